@@ -1,0 +1,29 @@
+"""Hands settings.ini, the one list of facts, to setuptools."""
+from configparser import ConfigParser
+from pathlib import Path
+
+from setuptools import setup
+
+config = ConfigParser(delimiters=["="], interpolation=None)
+config.read(Path(__file__).parent / "settings.ini", encoding="utf-8")
+facts = config["DEFAULT"]
+
+
+def lines(key):
+    return [line for line in facts[key].splitlines() if line.strip()]
+
+
+setup(
+    name=facts["repo"],
+    version=facts["version"],
+    description=facts["description"],
+    long_description=(Path(__file__).parent / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    author=facts["author"],
+    license="Apache-2.0",
+    python_requires=">=" + facts["min_python"],
+    packages=[facts["lib_name"]],
+    install_requires=lines("requirements"),
+    extras_require={"dev": lines("dev_requirements")},
+    entry_points={"console_scripts": lines("console_scripts")},
+)
