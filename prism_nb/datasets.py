@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['MADE', 'DATASETS', 'as_index', 'read_lines', 'ucf101', 'hmdb51', 'Dataset', 'root_of', 'Clips', 'cache_key',
-           'decode_into', 'decode_all', 'cache', 'content_of', 'open_cache', 'load', 'from_array']
+           'decode_into', 'decode_all', 'cache', 'put_in_place', 'content_of', 'open_cache', 'load', 'from_array']
 
 # %% ../nbs/02_datasets.ipynb #330af340
 import os, re, shutil, tempfile
@@ -193,7 +193,7 @@ def decode_all(
     array.flush()
     return reasons
 
-# %% ../nbs/02_datasets.ipynb #055de977
+# %% ../nbs/02_datasets.ipynb #4ac1cbd3
 def cache(
     index: pd.DataFrame,    # of a data set
     root: Path,             # its folder
@@ -211,9 +211,15 @@ def cache(
             reasons = decode_all(index, root, sampling, geometry, decoder, at_least('workers', workers, 0) or os.cpu_count(), making)
             about = dict(sampling=asdict(sampling), geometry=asdict(geometry), decoder=decoder, fingerprint=content_of(making/'clips.npy', index))
             index.assign(reason=reasons).to_csv(making/'index.csv', index=False); write_json(making/'about.json', about)
-            making.rename(folder)
+            put_in_place(making, folder)
         finally: shutil.rmtree(making, ignore_errors=True)
     return open_cache(folder, root)
+
+def put_in_place(making: Path, folder: Path):
+    "Give a complete cache its name; where another process was first, its cache is as good."
+    try: making.rename(folder)
+    except OSError:
+        if not folder.exists(): raise
 
 def content_of(path: Path, index: pd.DataFrame) -> str:
     "A name for decoded clips and their labels, the same on every machine that decodes the same."

@@ -1,0 +1,35 @@
+# make study · make test · make lab · make bench · make readme · make clean
+PYTHON ?= python3
+PROFILE ?= quick
+BIN := .venv/bin
+export OMP_NUM_THREADS ?= 1
+
+study: .venv/installed
+	$(BIN)/prism-nb study --profile $(PROFILE)
+
+test: .venv/installed
+	$(BIN)/nbdev_test --n_workers 2 --timing
+	$(BIN)/python -m pytest -q tests
+
+lab: .venv/installed
+	$(BIN)/nbdev_install_hooks
+	$(BIN)/jupyter lab nbs
+
+bench: .venv/installed
+	$(BIN)/python benchmarks/decode.py
+	$(BIN)/python benchmarks/iteration.py
+
+readme: .venv/installed
+	$(BIN)/jupyter nbconvert --to markdown --output-dir . --output README nbs/index.ipynb
+
+# Everything the project needs, in a folder of its own.
+.venv/installed: settings.ini setup.py pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed; say which with: make PYTHON=python3.11")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	touch $@
+
+clean:
+	rm -rf .venv build *.egg-info data/motionshapes* data/cache data/results reports/smoke
+
+.PHONY: study test lab bench readme clean

@@ -1,0 +1,101 @@
+"""The commands a person types, from outside: what they leave, and what they say to bad input."""
+import csv
+import os
+import shutil
+
+import nbformat
+import pytest
+
+from conftest import ROOT, call
+
+
+@pytest.fixture(scope="module")
+def smoke(tmp_path_factory):
+    """The smoke study, run as a person would; its report folder."""
+    reports = tmp_path_factory.mktemp("reports")
+    done = call("prism-nb", "study", "--profile", "smoke", PRISM_REPORTS=reports)
+    assert done.returncode == 0, done.stderr
+    assert f"report: {reports / 'smoke' / 'table1.html'}" in done.stdout
+    return reports / "smoke"
+
+
+def test_the_study_leaves_a_notebook_a_page_and_the_numbers(smoke):
+    assert sorted(p.name for p in smoke.iterdir()) == ["table1.csv", "table1.html", "table1.ipynb", "table1_records.csv"]
+    rows = list(csv.DictReader((smoke / "table1.csv").open()))
+    assert [r["title"] for r in rows] == ["Random", "DM", "DM + PRISM"]
+    runs = list(csv.DictReader((smoke / "table1_records.csv").open()))
+    for row in rows:
+        top1 = [float(r["top1"]) for r in runs if r["method"] == row["method"]]
+        assert float(row["top1_mean"]) == pytest.approx(sum(top1) / len(top1)) and len(top1) == int(row["n"])
+    assert float(rows[2]["key_frames"]) >= 2 and float(rows[2]["storage_bytes"]) < float(rows[1]["storage_bytes"])
+
+
+def test_the_page_shows_the_numbers_and_no_code(smoke):
+    page, rows = (smoke / "table1.html").read_text(), list(csv.DictReader((smoke / "table1.csv").open()))
+    for row in rows:
+        assert f"{float(row['top1_mean']):.1f} ± {float(row['top1_sd']):.1f}" in page
+    assert "17.9 ± 0.3" in page and "another data set" in page
+    assert "import pandas" not in page and "http://" not in page and "https://" not in page
+
+
+def test_the_executed_notebook_holds_no_log_and_no_path(smoke):
+    nb = nbformat.read(smoke / "table1.ipynb", 4)
+    assert str(ROOT) not in nbformat.writes(nb) and "papermill" not in nb.metadata
+    assert not [o for c in nb.cells if c.cell_type == "code" for o in c.outputs if o.get("name") == "stderr"]
+
+
+@pytest.mark.parametrize("arguments, says", [
+    (("-p", "vpc", "one"), "vpc is 'one', but must be of type int"),
+    (("-p", "vpc", "0"), "vpc is 0, but must be at least 1"),
+    (("-p", "profile", "huge"), "profile is 'huge', but must be one of"),
+    (("-p", "methods", '["dm"]'), "methods is '[\"dm\"]', but must be of type list"),
+    (("-y", "methods: [wang]"), "method is 'wang', but must be one of"),
+    (("-p", "vcp", "2"), "parameter is 'vcp', but must be one of"),
+])
+def test_papermill_with_a_bad_parameter(tmp_path, arguments, says):
+    done = call("papermill", "--no-progress-bar", "nbs/tables/table1.ipynb", tmp_path / "out.ipynb", *arguments)
+    assert done.returncode != 0 and f"PrismError: {says}" in done.stdout + done.stderr
+
+
+def refused(*command, **environment):
+    done = call("prism-nb", *command, **environment)
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1 and done.stderr.startswith("prism-nb: "), done.stderr
+    return done.stderr
+
+
+def test_a_missing_or_empty_data_folder_is_named(tmp_path):
+    assert "root" in refused("study", "--dataset", "jhmdb")
+    assert str(tmp_path / "none") in refused("study", "--dataset", "jhmdb", "--root", tmp_path / "none")
+    (tmp_path / "empty").mkdir()
+    assert str(tmp_path / "empty") in refused("study", "--dataset", "jhmdb", "--root", tmp_path / "empty")
+
+
+@pytest.mark.parametrize("where", ["/dev/null/set.safetensors", "read-only"])
+def test_an_output_that_cannot_be_written_is_named_before_the_work(tmp_path, smoke, where):
+    if where == "read-only":
+        if os.geteuid() == 0:
+            pytest.skip("root may write to a read-only folder")
+        tmp_path.chmod(0o500)
+        where = tmp_path / "set.safetensors"
+    assert f"cannot write {where}" in refused("condense", "--profile", "smoke", "--out", where)
+
+
+@pytest.mark.parametrize("content", [b"", b"not a set", b"\x00" * 100])
+def test_an_artifact_that_is_not_ours_is_refused(tmp_path, content):
+    path = tmp_path / "set.safetensors"
+    path.write_bytes(content)
+    for command in (("evaluate", path), ("show", path, "--out", tmp_path / "x.png")):
+        assert f"{path} is not a condensed set" in refused(*command)
+    assert not (tmp_path / "x.png").exists()
+
+
+@pytest.mark.parametrize("option, value, says", [("--vpc", "0", "vpc is 0"), ("--vpc", "999", "vpc is 999, but class"), ("--lr", "nan", "lr is nan"),
+                                                 ("--method", "dn", "method is 'dn'"), ("--iterations", "-1", "iterations is -1")])
+def test_a_bad_recipe_is_refused_and_leaves_nothing(tmp_path, smoke, option, value, says):
+    assert says in refused("condense", "--profile", "smoke", option, value, "--out", tmp_path / "x.safetensors")
+    assert not list(tmp_path.iterdir())
+
+
+def test_make_says_which_python_it_needs():
+    assert shutil.which("make") and "3.11" in (ROOT / "Makefile").read_text()

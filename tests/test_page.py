@@ -1,0 +1,51 @@
+"""The report as a person sees it: in a browser, wide and narrow."""
+import base64
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+
+import pytest
+
+from conftest import ROOT
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+PAGES = sorted(ROOT.glob("reports/*/*.html"))
+
+
+class Images(HTMLParser):
+    def __init__(self, page):
+        super().__init__()
+        self.found = []
+        self.feed(page)
+
+    def handle_starttag(self, tag, attributes):
+        if tag == "img":
+            self.found.append(dict(attributes))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: f"{p.parent.name}-{p.stem}")
+def test_the_committed_pages_are_whole(page):
+    text = page.read_text()
+    images = Images(text).found
+    assert images and not re.findall(r'(?:src|href)="(?:https?:)?//', text)
+    for image in images:
+        assert base64.b64decode(image["src"].split(",", 1)[1])[:4] == b"\x89PNG" and image.get("alt")
+    assert page.stat().st_size < 6_000_000
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
+@pytest.mark.parametrize("width", [1280, 390])
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: f"{p.parent.name}-{p.stem}")
+def test_no_page_scrolls_sideways_and_every_picture_loads(page, width, tmp_path):
+    # A frame of the wanted width, because a headless window has a least width of its own.
+    probe = tmp_path / "probe.html"
+    probe.write_text(f"""<iframe id=f src="{page.as_uri()}" style="width:{width}px;height:900px;border:0"></iframe><script>
+    f.onload = () => {{ const d = f.contentDocument; document.title = JSON.stringify([d.documentElement.scrollWidth, [...d.images].every(i => i.naturalWidth > 0)]);
+    document.body.dataset.result = document.title; }}</script>""")
+    done = subprocess.run([CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+                           "--disable-component-update", "--disable-sync", "--allow-file-access-from-files", f"--user-data-dir={tmp_path / 'profile'}",
+                           "--virtual-time-budget=5000", "--dump-dom", probe.as_uri()], capture_output=True, text=True, timeout=120)
+    seen = re.search(r'data-result="\[(\d+),(\w+)\]"', done.stdout)
+    assert seen, done.stderr[-500:]
+    assert int(seen[1]) <= width and seen[2] == "true"

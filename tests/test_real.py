@@ -1,0 +1,24 @@
+"""The real clips, where they are: J-HMDB through the HMDB51 layout."""
+import csv
+from collections import Counter
+
+from prism_nb import datasets
+from prism_nb.video import Geometry, Sampling, read_clip
+
+
+def test_jhmdb_is_read_as_its_manifest_says(real):
+    root = real / "jhmdb"
+    index = datasets.hmdb51(root, split=1)
+    manifest = list(csv.DictReader((root / "manifest.csv").open()))
+    assert len(index) == len(manifest) == 928 and index.label.nunique() == 21
+    assert Counter(index.split) == Counter(r["split1"] for r in manifest) == {"train": 660, "test": 268}
+
+
+def test_no_source_video_is_on_both_sides(real):
+    index = datasets.hmdb51(real / "jhmdb", split=1)
+    assert index.groupby(["label", "group"]).split.nunique().max() == 1
+
+
+def test_a_real_clip_becomes_an_array(real):
+    path = next((real / "jhmdb" / "videos").glob("*/*.avi"))
+    assert read_clip(path, Sampling(8, 4), Geometry((64, 64), 64)).shape == (8, 64, 64, 3)
