@@ -64,7 +64,7 @@ def insertion_timeline(
            title=f'{len(rows)} insertions into {sum(map(len, sets))} videos; grey: warm-up and cool-down')
     return fig
 
-# %% ../nbs/13_figures.ipynb #fc081e21
+# %% ../nbs/13_figures.ipynb #65009be6
 def accuracy_against_storage(
     table: pd.DataFrame,   # method, title, storage_bytes, top1_mean, top1_sd
     chance: float          # per cent
@@ -74,19 +74,21 @@ def accuracy_against_storage(
     for row in table.itertuples():
         ax.errorbar(row.storage_bytes/1e6, row.top1_mean, row.top1_sd, fmt=MARKERS.get(row.method, 'o'), color=COLOURS.get(row.method), capsize=3, label=row.title)
     ax.axhline(chance, color='k', ls=':', lw=1); ax.text(1, chance, 'chance ', ha='right', va='bottom', transform=ax.get_yaxis_transform(), fontsize=8)
-    ax.set(xlabel='storage [MB]', ylabel='top-1 accuracy [%]', ylim=(0, None), xlim=(0, None)); ax.legend(frameon=False)
+    ax.set(xlabel='storage [MB]', ylabel='top-1 accuracy [%]', ylim=(0, 1.15*max(chance, (table.top1_mean + table.top1_sd.fillna(0)).max())), xlim=(0, None)); ax.legend(frameon=False)
     return fig
 
-# %% ../nbs/13_figures.ipynb #011447de
+# %% ../nbs/13_figures.ipynb #e867e4ed
 def curves(
     history: pd.DataFrame   # method, seed, iteration, loss, and top1 where it was measured
 ) -> Figure:
-    "Loss and accuracy against iterations, one thin line a seed, one thick line their mean."
-    fig, axes = plt.subplots(1, 2, figsize=(8, 2.8))
+    "Loss, and accuracy where it was watched, against iterations: one thin line a seed, one thick line their mean."
+    watched = history.groupby(['method', 'seed']).top1.count().max() > 1
+    fig, axes = plt.subplots(1, 1 + watched, figsize=(4 + 4*watched, 2.8), squeeze=False)
+    axes = axes[0]
     for method, rows in history.groupby('method', sort=False):
         for ax, what in zip(axes, ('loss', 'top1')): draw_curve(ax, rows.dropna(subset=what), what, method)
-    axes[0].set(yscale='log', xlabel='iteration', ylabel='DM loss, summed over classes'); axes[1].set(xlabel='iteration', ylabel='top-1 accuracy [%]')
-    axes[1].legend(frameon=False)
+    for ax, label in zip(axes, ('DM loss, summed over classes', 'top-1 accuracy [%]')): ax.set(xlabel='iteration', ylabel=label)
+    axes[0].set(yscale='log'); axes[0].legend(frameon=False)
     return fig
 
 def draw_curve(ax, rows: pd.DataFrame, what: str, method: str):
