@@ -170,6 +170,7 @@ def grow(self: Condensation, label: int, gradients: Tensor):
     new = self.memory.grow(rows, gradients, self.draw('insertion', self.clips.classes[label]))
     self.inserted_at[rows][new.cpu()] = self.iteration
 
+# %% ../nbs/11_condensation.ipynb #944c2f58
 @patch
 def stop_if_diverged(self: Condensation, loss: float):
     "Stop where the loss has run away: not finite, or 10,000 times the first."
@@ -184,6 +185,7 @@ def condensed(self: Condensation) -> CondensedSet:
     return condensed_from(self.memory.frames, self.memory.is_key, labels, self.clips.classes, self.inserted_at,
                           recipe=asdict(self.recipe), seed=self.seed, iteration=self.iteration, data=self.clips.fingerprint)
 
+# %% ../nbs/11_condensation.ipynb #5056064d
 def condense(
     clips: Clips,     # a data set; only its training split is read
     recipe: Recipe,   # what to do

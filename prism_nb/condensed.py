@@ -56,6 +56,7 @@ def key_frames(self: CondensedSet) -> Tensor: # (N,T) bool
     is_key[self.video.long(), self.position.long()] = True
     return is_key
 
+# %% ../nbs/10_condensed.ipynb #49d74349
 @patch
 def videos(self: CondensedSet,
     positions=slice(None)   # which videos
@@ -68,9 +69,11 @@ def videos(self: CondensedSet,
     frames[where >= 0] = self.frames[where[where >= 0]]
     return interpolate(frames, where >= 0)
 
+# %% ../nbs/10_condensed.ipynb #ba4401cc
 @patch
 def __len__(self: CondensedSet) -> int: return len(self.labels)
 
+# %% ../nbs/10_condensed.ipynb #a4cfee0e
 @patch
 def __getitem__(self: CondensedSet, i: int): return self.videos([i])[0], int(self.labels[i])
 
@@ -93,6 +96,7 @@ def digest(tensors: dict[str, Tensor]) -> str:
         made.update(f'{name}{tensors[name].dtype}{tuple(tensors[name].shape)}'.encode()); made.update(tensors[name].contiguous().numpy())
     return made.hexdigest()
 
+# %% ../nbs/10_condensed.ipynb #174a078f
 @patch
 def save(self: CondensedSet,
     path: str|Path   # ends in .safetensors by custom
@@ -101,6 +105,7 @@ def save(self: CondensedSet,
     header = dict(version=1, length=self.length, classes=self.classes, facts=self.facts, digest=digest(self.tensors()))
     with atomic(path) as t: t.write_bytes(to_bytes(self.tensors(), {HEADER: json.dumps(header, sort_keys=True)}))
 
+# %% ../nbs/10_condensed.ipynb #b960bfd4
 HEADER = 'prism_nb condensed set'
 
 # %% ../nbs/10_condensed.ipynb #5e7a9d8c
@@ -116,6 +121,7 @@ def read(path: Path) -> tuple[dict, dict[str, Tensor]]:
     if header.get('digest') != digest(tensors): raise PrismError(f'{path} is damaged: its content does not match its digest')
     return header, tensors
 
+# %% ../nbs/10_condensed.ipynb #087fc8d8
 @patch(cls_method=True)
 def load(cls: CondensedSet,
     path: str|Path   # written by `save`

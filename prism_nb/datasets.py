@@ -38,6 +38,7 @@ def as_index(
     if (both < 2).any(): raise PrismError(f'{root}: class {both.idxmin()} has no {"test" if "train" in set(index[index.label == both.idxmin()].split) else "train"} clips')
     return index
 
+# %% ../nbs/02_datasets.ipynb #8f22ca0b
 def read_lines(
     path: Path   # a list that ships with a data set
 ) -> list[list[str]]:
@@ -81,6 +82,7 @@ class Dataset:
     licence: str                              # what a page that shows its frames must say
     embedded: bool = False                    # made by this project, under data/
 
+# %% ../nbs/02_datasets.ipynb #c004afd8
 MADE = 'Made by this project; no rights reserved.'
 DATASETS = {
     'motionshapes': Dataset('MotionShapes', ucf101, MADE, embedded=True),
@@ -126,16 +128,19 @@ def select(self: Clips,
     which = np.asarray(which)
     return replace(self, **{k: getattr(self, k)[which] for k in ('rows', 'labels', 'splits', 'groups')})
 
+# %% ../nbs/02_datasets.ipynb #282e7d4d
 @patch(as_prop=True)
 def train(self: Clips) -> Clips:
     "The training split."
     return self.select(self.splits == 'train')
 
+# %% ../nbs/02_datasets.ipynb #182cb62e
 @patch(as_prop=True)
 def test(self: Clips) -> Clips:
     "The test split; read once, at the end."
     return self.select(self.splits == 'test')
 
+# %% ../nbs/02_datasets.ipynb #2df7b93a
 @patch
 def of_class(self: Clips, label: int) -> np.ndarray: # positions
     "Where the clips of a class are."
@@ -215,12 +220,14 @@ def cache(
         finally: shutil.rmtree(making, ignore_errors=True)
     return open_cache(folder, root)
 
+# %% ../nbs/02_datasets.ipynb #87bb4c59
 def put_in_place(making: Path, folder: Path):
     "Give a complete cache its name; where another process was first, its cache is as good."
     try: making.rename(folder)
     except OSError:
         if not folder.exists(): raise
 
+# %% ../nbs/02_datasets.ipynb #d0e69266
 def content_of(path: Path, index: pd.DataFrame) -> str:
     "A name for decoded clips and their labels, the same on every machine that decodes the same."
     with path.open('rb') as f: return fingerprint(hashlib.file_digest(f, 'blake2b').hexdigest(), index.to_dict('list'))

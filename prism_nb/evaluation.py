@@ -87,6 +87,7 @@ class Scores:
     per_class: list[float]  # top-1 of each class
     clips: int              # how many were scored
 
+# %% ../nbs/12_evaluation.ipynb #6079a3f4
 def score(
     logits: Tensor,   # (n,classes)
     labels: Tensor    # (n,)
@@ -108,6 +109,7 @@ def predict(
     model.eval()
     return torch.cat([model(clips.videos(p.tolist()).to(device())).cpu() for p in torch.arange(len(clips)).split(batch)])
 
+# %% ../nbs/12_evaluation.ipynb #4c93c5ee
 def evaluate(
     condensed,                 # a condensed set, or anything `train` takes
     clips: Clips,              # the real data set; its test split is read once

@@ -42,6 +42,7 @@ def frame_strip(
         for t, ax in enumerate(row): draw_frame(ax, videos[n, t], t, key_frames is not None and bool(key_frames[n, t]))
     return fig
 
+# %% ../nbs/13_figures.ipynb #40002adc
 def draw_frame(ax, frame: Tensor, t: int, key: bool):
     "One frame of a strip."
     ax.imshow(denormalise(frame[None])[0]); ax.set(xticks=[], yticks=[])
@@ -91,6 +92,7 @@ def curves(
     axes[0].set(yscale='log'); axes[0].legend(frameon=False)
     return fig
 
+# %% ../nbs/13_figures.ipynb #967eca70
 def draw_curve(ax, rows: pd.DataFrame, what: str, method: str):
     "One method's lines on one axes."
     wide = rows.pivot_table(index='iteration', columns='seed', values=what)

@@ -57,6 +57,7 @@ def embed(self: MiniC3D,
     "Features of clips: the last block's output, flattened."
     return self.blocks(x.transpose(1, 2)).flatten(1)
 
+# %% ../nbs/04_networks.ipynb #6e198ea3
 @patch
 def forward(self: MiniC3D,
     x: Tensor   # (B,T,3,H,W), normalised

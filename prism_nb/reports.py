@@ -32,6 +32,7 @@ def check_parameters(
         if not isinstance(value, kind) or isinstance(value, bool) != (kind is bool):
             raise PrismError(f'{name} is {value!r}, but must be of type {kind.__name__}{hint}')
 
+# %% ../nbs/15_reports.ipynb #75fa366f
 PLAIN = (str, int, float, list, dict, type(None))
 
 # %% ../nbs/15_reports.ipynb #05039497
@@ -81,6 +82,7 @@ def html_table(
     "A table for a page, in a box of its own; text is escaped."
     return f'<div class="table">{table.to_html(index=False, border=0, na_rep="–")}</div>'
 
+# %% ../nbs/15_reports.ipynb #bed034ad
 def write_csv(
     table: pd.DataFrame,  # what to write
     path: Path            # where
@@ -99,6 +101,7 @@ def report_folder(
     name = {'motionshapes': profile}.get(dataset, dataset if profile == 'quick' else f'{dataset}-{profile}')
     return reports_folder()/name
 
+# %% ../nbs/15_reports.ipynb #51a9596d
 @contextmanager
 def bars_as_text():
     "Inside the block, notebooks write their bars as text lines."
@@ -123,6 +126,7 @@ def run_table(
     with atomic(folder/f'{name}.html') as page: page.write_text(to_page(nb, f'{TITLE[name]} · PRISM'), encoding='utf-8')
     return folder/f'{name}.html'
 
+# %% ../nbs/15_reports.ipynb #72034dc6
 TITLE = {'table1': 'Table 1', 'tuning': 'Learning rates'}
 
 # %% ../nbs/15_reports.ipynb #0dfbaf08

@@ -6,23 +6,21 @@
 __all__ = ['SMALL', 'PLANS', 'COMPUTING', 'Plan', 'plan', 'Cell', 'cells', 'code_version', 'provenance', 'cpu_name', 'prepare',
            'run', 'condense_and_watch', 'attempt', 'start_worker', 'compute', 'results', 'paper', 'row', 'paired']
 
-# %% ../nbs/14_study.ipynb #186c50c5
-import json, math, multiprocessing, os, platform, resource, sys, time
+# %% ../nbs/14_study.ipynb #97ff2eb1
+import ast, json, math, multiprocessing, os, platform, resource, time
 from concurrent.futures import ProcessPoolExecutor, wait
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 
-import pandas as pd
-import torch
+import pandas as pd, torch
 from fastcore.basics import patch
 from scipy.stats import t as student
 
 from . import condensation, datasets, motionshapes, rules
 from .condensation import METHODS, TITLES, Condensation, Recipe
-from .condensed import CondensedSet
 from .datasets import Clips
 from .evaluation import Training, evaluate
 from .rules import PrismError, at_least, data_folder, device, fingerprint, home, one_of, progress, write_json
@@ -71,6 +69,7 @@ class Cell:
     root: str = ''           # of the data; '' is its own place under data/
     held_out: str = 'test'   # scored on the 'test' split, or on a 'validation' part of training
 
+# %% ../nbs/14_study.ipynb #67d8db91
 def cells(
     plan: Plan,          # of a profile
     methods: list[str],  # names in `METHODS`
@@ -88,9 +87,11 @@ COMPUTING = ('rules', 'video', 'datasets', 'networks', 'interpolation', 'inserti
 
 @cache
 def code_version() -> str:
-    "A name for the code that computes results."
-    return fingerprint(*((Path(rules.__file__).parent/f'{room}.py').read_text(encoding='utf-8') for room in COMPUTING))
+    "A name for the code that computes results; comments and layout do not count."
+    sources = ((Path(rules.__file__).parent/f'{room}.py').read_text(encoding='utf-8') for room in COMPUTING)
+    return fingerprint(*(ast.dump(ast.parse(source)) for source in sources))
 
+# %% ../nbs/14_study.ipynb #62c47195
 def provenance() -> dict:
     "Versions and hardware, for a record."
     gpu = torch.cuda.get_device_name() if device().type == 'cuda' else None
@@ -98,6 +99,7 @@ def provenance() -> dict:
                 hardware=gpu or f'{cpu_name()}, {os.cpu_count()} cores', threads=torch.get_num_threads(),
                 finished=datetime.now(timezone.utc).isoformat(timespec='seconds'))
 
+# %% ../nbs/14_study.ipynb #633453f4
 def cpu_name() -> str:
     "What the processor calls itself."
     lines = Path('/proc/cpuinfo').read_text().splitlines() if Path('/proc/cpuinfo').exists() else []
@@ -110,16 +112,19 @@ def clips(self: Cell) -> Clips:
     clips = prepare(self.plan, self.root)
     return clips.validation() if self.held_out == 'validation' else clips
 
+# %% ../nbs/14_study.ipynb #232e3928
 @patch
 def key(self: Cell) -> str:
     "A name for all that decides the cell's numbers."
     return fingerprint({k: v for k, v in asdict(self).items() if k not in ('root', 'method')}, self.clips().fingerprint, code_version())
 
+# %% ../nbs/14_study.ipynb #848c710e
 @patch
 def path(self: Cell, suffix: str = '.json') -> Path:
     "Where the record is, or with another suffix what belongs to it."
     return data_folder()/'results'/f'{self.plan.data}-{self.method}-vpc{self.recipe.vpc}-seed{self.seed}-{self.key()}{suffix}'
 
+# %% ../nbs/14_study.ipynb #c14cd595
 def prepare(
     plan: Plan,   # says which data
     root: str = ''
@@ -174,10 +179,12 @@ def steps(self: Cell) -> int:
     trainings = self.plan.initialisations + (self.plan.snapshots if self.recipe.iterations else 0)
     return self.recipe.iterations + self.plan.training.epochs*trainings
 
+# %% ../nbs/14_study.ipynb #39480e5f
 def start_worker(counter):
     "What a worker process does first."
     torch.set_num_threads(1); rules.share_progress(counter)
 
+# %% ../nbs/14_study.ipynb #0df58189
 def compute(
     cells: list[Cell],  # whose records are missing
     workers: int        # processes
@@ -215,6 +222,7 @@ def paper(
     "A table of the paper, as printed."
     return pd.read_csv(home()/'data'/'paper'/f'{table}.csv')
 
+# %% ../nbs/14_study.ipynb #c613741d
 def row(
     records: list[dict]   # one method's, over seeds
 ) -> dict:

@@ -128,6 +128,7 @@ def normalise(
     "uint8 pixels as the networks see them."
     return ((clips.float()/255 - MEAN.to(clips.device)) / STD.to(clips.device)).movedim(-1, -3)
 
+# %% ../nbs/01_video.ipynb #0ee50c41
 def denormalise(
     videos: Tensor  # (…,3,H,W) float
 ) -> Tensor:        # (…,H,W,3) uint8
