@@ -8,8 +8,8 @@ __all__ = ['VERSION', 'FRAMES', 'FPS', 'WIDTH', 'HEIGHT', 'SCENES', 'CLASSES', '
            'swing', 'direction', 'trajectory', 'outside', 'mask', 'texture', 'tone', 'scenery', 'deviation', 'truth',
            'film', 'contents', 'write_clip', 'write_lists', 'write_all', 'is_whole', 'make']
 
-# %% ../nbs/03_motionshapes.ipynb #8bdc51cb
-import json, math, multiprocessing, os, shutil, tempfile
+# %% ../nbs/03_motionshapes.ipynb #c17b5e02
+import json, math, multiprocessing, os, tempfile
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -272,7 +272,7 @@ def is_whole(
     except (OSError, ValueError): return False
     return there == about and all((root/'videos'/file).is_file() for *_, file in contents(about['groups'], about['clips_per_group']))
 
-# %% ../nbs/03_motionshapes.ipynb #404ef211
+# %% ../nbs/03_motionshapes.ipynb #58b574c1
 def make(
     root: str|Path,            # where to; usually data/motionshapes
     groups: int = 20,          # source videos a class; a quarter of them is for testing
@@ -281,18 +281,18 @@ def make(
     workers: int = 0           # processes; 0: as many as cores, 1: this one
 ) -> Path:                     # `root`
     "Write MotionShapes, unless it is there."
-    at_least('groups', groups, 4); at_least('clips_per_group', clips_per_group, 1); at_least('workers', workers, 0)
+    for name, value, least in [('groups', groups, 4), ('clips_per_group', clips_per_group, 1), ('seed', seed, 0), ('workers', workers, 0)]: at_least(name, value, least)
     root, about = Path(root), dict(version=VERSION, groups=groups, clips_per_group=clips_per_group, seed=seed)
     if is_whole(root, about): return root
-    if root.exists() and not (root/'motionshapes.json').is_file(): raise PrismError(f'{root} exists and is not MotionShapes; it is left as it is')
+    if root.exists() and not (root/'motionshapes.json').is_file() and (root.is_file() or any(root.iterdir())):
+        raise PrismError(f'{root} exists and is not MotionShapes; it is left as it is')
     try:
         root.parent.mkdir(parents=True, exist_ok=True)
-        aside = Path(tempfile.mkdtemp(dir=root.parent, prefix=f'.{root.name}-'))
+        with tempfile.TemporaryDirectory(dir=root.parent, prefix=f'.{root.name}-', ignore_cleanup_errors=True) as aside:
+            new, old = Path(aside)/'new', Path(aside)/'old'
+            write_all(new, about, workers or os.cpu_count())
+            if is_whole(root, about): return root              # another process was faster
+            if root.exists(): root.rename(old)
+            new.rename(root)
     except OSError as e: raise PrismError(f'cannot write {root}: {e.strerror}') from None
-    try:
-        write_all(aside/'new', about, workers or os.cpu_count())
-        if is_whole(root, about): return root              # another process was faster
-        if root.exists(): root.rename(aside/'old')
-        (aside/'new').rename(root)
-    finally: shutil.rmtree(aside, ignore_errors=True)
     return root
