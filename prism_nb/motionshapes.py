@@ -48,6 +48,7 @@ def traverse(n, t):
     speed, middle = n.uniform(.9, 1.2), n.uniform(14, 25)
     return speed*abs(t - middle), 1.*(t >= middle), {'speed': speed, 'middle': middle}
 
+# %% ../nbs/03_motionshapes.ipynb #2c01e256
 def quicken(n, t):
     "In to the anchor and out again, ever faster."
     reach, way = n.uniform(18, 25), 2*(t/(FRAMES - 1))**2 - 1
@@ -65,6 +66,7 @@ DISTANCE = {'Cross': wave, 'Disc': keep, 'Ring': keep, 'Square': traverse, 'Tria
 def straight_on(n, t, passes): return math.pi*passes, [], {}
 def turn_back(n, t, passes): return 0*t, np.flatnonzero(np.diff(passes)) + 1, {}
 
+# %% ../nbs/03_motionshapes.ipynb #53debfbd
 def jump(n, t, passes):
     angle, at = n.uniform(2/3, 4/3)*math.pi, n.integers(12, 28)
     return angle*(t >= at), [at], {'angle': angle}
@@ -159,6 +161,7 @@ def tone(hue: float) -> np.ndarray: # (3,) RGB, sums to 0
     "The colour of `hue` radians, as an offset from grey."
     return np.cos(hue - 2*math.pi/3*np.arange(3))
 
+# %% ../nbs/03_motionshapes.ipynb #48b325ee
 def scenery(
     shape: str,   # the scene
     *address      # seed, group

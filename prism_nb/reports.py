@@ -145,4 +145,4 @@ def run_study(
     folder = report_folder(profile, dataset)
     return [run_table(table, folder, profile=profile, dataset=dataset, root=root, workers=workers, out=str(folder), **EXTRA.get((profile, table), {})) for table in tables]
 
-EXTRA = {('quick', 'tuning'): dict(seeds=2, rates={'dm': [5., 20., 50.], 'prism': [10., 20., 30.]})}   # what a profile asks of a table
+EXTRA = {('quick', 'tuning'): dict(seeds=2, rates={'dm': [1., 5., 20., 50., 100.], 'prism': [5., 10., 20., 30.]})}   # what a profile asks of a table
