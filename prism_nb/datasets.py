@@ -6,12 +6,11 @@
 __all__ = ['MADE', 'DATASETS', 'as_index', 'read_lines', 'ucf101', 'hmdb51', 'Dataset', 'root_of', 'Clips', 'cache_key',
            'decode_into', 'decode_all', 'cache', 'put_in_place', 'content_of', 'open_cache', 'load', 'from_array']
 
-# %% ../nbs/02_datasets.ipynb #330af340
+# %% ../nbs/02_datasets.ipynb #1c5dc900
 import os, re, shutil, tempfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from fastcore.basics import patch
 from pathlib import Path, PurePosixPath
 

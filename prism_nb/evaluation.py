@@ -5,9 +5,8 @@
 # %% auto #0
 __all__ = ['Training', 'train', 'loader', 'train_epoch', 'Scores', 'score', 'predict', 'evaluate']
 
-# %% ../nbs/12_evaluation.ipynb #aebc2a76
+# %% ../nbs/12_evaluation.ipynb #f3e55d4f
 from dataclasses import dataclass
-from fastcore.basics import patch
 
 import torch
 from torch import Tensor, nn

@@ -35,7 +35,7 @@ def check_parameters(
 # %% ../nbs/15_reports.ipynb #75fa366f
 PLAIN = (str, int, float, list, dict, type(None))
 
-# %% ../nbs/15_reports.ipynb #8715f32d
+# %% ../nbs/15_reports.ipynb #1d1338fe
 def clean(
     nb   # executed; changed in place
 ):
@@ -44,6 +44,7 @@ def clean(
     for cell in nb.cells:
         cell.metadata = {k: v for k, v in cell.metadata.items() if k == 'tags'}
         if cell.cell_type != 'code': continue
+        if 'injected-parameters' in cell.metadata.get('tags', []): cell.source = re.sub(r'^(root|out) = .+', r"\1 = ''", cell.source, flags=re.M)
         if described := re.match(r'#\| alt: (.+)', cell.source): cell.metadata['alt'] = described[1]
         cell.execution_count = None
         cell.outputs = [o for o in cell.outputs if o.get('name') != 'stderr']
@@ -110,7 +111,7 @@ def bars_as_text():
     try: yield
     finally: os.environ.pop('PRISM_BARS') if before is None else os.environ.update(PRISM_BARS=before)
 
-# %% ../nbs/15_reports.ipynb #7d04704d
+# %% ../nbs/15_reports.ipynb #9a2c8f0d
 def run_table(
     table: str,       # a name in `TABLES`
     folder: Path,     # where its report goes
@@ -120,7 +121,8 @@ def run_table(
     source, name = home()/'nbs'/'tables'/f'{TABLES[table]}.ipynb', TABLES[table]
     if not source.exists(): raise PrismError(f'{source} is missing: the study runs from a clone of the repository')
     with atomic(folder/f'{name}.ipynb') as target, bars_as_text():
-        try: papermill.execute_notebook(source, target, parameters, kernel_name='python3', progress_bar=False, cwd=home(), stderr_file=sys.stderr)
+        try: papermill.execute_notebook(source, target, parameters, kernel_name='python3', progress_bar=False, cwd=home(), stderr_file=sys.stderr,
+                                       extra_arguments=['--IPKernelApp.log_level=40'])   # its errors, not its advice
         except PapermillExecutionError as e: raise (PrismError(e.evalue) if e.ename == 'PrismError' else e) from None
         nb = clean(nbformat.read(target, 4))
         nbformat.write(nb, target)
@@ -130,7 +132,7 @@ def run_table(
 # %% ../nbs/15_reports.ipynb #72034dc6
 TITLE = {'table1': 'Table 1', 'tuning': 'Learning rates'}
 
-# %% ../nbs/15_reports.ipynb #d6e41a63
+# %% ../nbs/15_reports.ipynb #49b77bfe
 def run_study(
     profile: str = 'quick',         # a profile
     dataset: str = 'motionshapes',  # a data set of it
@@ -140,7 +142,9 @@ def run_study(
 ) -> list[Path]:                    # the pages
     "Run table notebooks, one after the other."
     data = plan(profile, dataset).data
-    if root or not DATASETS[data].embedded: root = str(root_of(data, root).resolve())
+    if root or not DATASETS[data].embedded:
+        root = str(root_of(data, root).resolve())
+        DATASETS[data].index(Path(root), 1)   # a data set that is not there is said before a kernel starts
     for table in tables: one_of('tables', table, TABLES)
     folder = report_folder(profile, dataset)
     return [run_table(table, folder, profile=profile, dataset=dataset, root=root, workers=workers, out=str(folder), **EXTRA.get((profile, table), {})) for table in tables]

@@ -20,7 +20,7 @@ from fastcore.basics import patch
 from scipy.stats import t as student
 
 from . import condensation, datasets, motionshapes, rules
-from .condensation import METHODS, TITLES, Condensation, Recipe
+from .condensation import TITLES, Condensation, Recipe
 from .datasets import Clips
 from .evaluation import Training, evaluate
 from .rules import PrismError, at_least, data_folder, device, fingerprint, home, one_of, progress, write_json
