@@ -21,7 +21,7 @@ import pandas as pd
 from torch import Tensor
 
 from .rules import PrismError, at_least, data_folder, fingerprint, generator, one_of, progress, write_json
-from .video import Geometry, Sampling, normalise, read_clip
+from .video import PIXELS, Geometry, Sampling, normalise, read_clip
 
 # %% ../nbs/02_datasets.ipynb #9ac539cb
 def as_index(
@@ -171,11 +171,11 @@ def validation(self: Clips,
             if aside[positions].mean() < fraction: aside[positions[train.groups[positions] == group]] = True
     return replace(train, splits=np.where(aside, 'test', 'train'))
 
-# %% ../nbs/02_datasets.ipynb #7a531638
+# %% ../nbs/02_datasets.ipynb #78ccfcc3
 def cache_key(index: pd.DataFrame, root: Path, sampling: Sampling, geometry: Geometry, decoder: str) -> str:
     "A name for everything that decides a cache's content."
     stats = [(root/p).stat() if (root/p).exists() else None for p in index.path]
-    return fingerprint(index.to_dict('list'), [s and (s.st_size, s.st_mtime_ns) for s in stats], asdict(sampling), asdict(geometry), decoder, av.__version__, cv2.__version__)
+    return fingerprint(index.to_dict('list'), [s and (s.st_size, s.st_mtime_ns) for s in stats], asdict(sampling), asdict(geometry), decoder, PIXELS, av.__version__, cv2.__version__)
 
 def decode_into(array: np.ndarray, row: int, path: Path, sampling: Sampling, geometry: Geometry, decoder: str) -> str|None:
     "Decode one clip into its row; the reason, if that fails."
