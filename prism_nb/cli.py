@@ -15,7 +15,7 @@ from typing import Annotated
 import typer
 
 from . import motionshapes, reports, study
-from .condensation import condense
+from .condensation import METHODS, condense
 from .condensed import CondensedSet
 from .evaluation import evaluate
 from .figures import frame_strip, save_figure
@@ -45,12 +45,12 @@ def make(name: Annotated[str, typer.Argument(help='motionshapes or motionshapes-
     one_of('name', name, motionshapes.SIZES)
     print(motionshapes.make(data_folder()/name, **motionshapes.SIZES[name]))
 
-# %% ../nbs/16_cli.ipynb #1b04b628
+# %% ../nbs/16_cli.ipynb #6814368f
 @commands.command('condense')
 def condense_command(
     out: Out,
     dataset: Dataset = 'motionshapes', root: Root = '', profile: Profile = 'quick', seed: Seed = 0,
-    method: Annotated[str, typer.Option(help='random, dm or prism')] = 'prism',
+    method: Annotated[str, typer.Option(help=', '.join(METHODS))] = 'prism',
     vpc: Annotated[int, typer.Option(help='Videos per class.')] = 1,
     lr: Annotated[float|None, typer.Option(help='Learning rate of the frames, instead of the profile\'s.')] = None,
     iterations: Annotated[int|None, typer.Option(help='Iterations, instead of the profile\'s.')] = None,
@@ -85,13 +85,19 @@ def show(
     save_figure(frame_strip(made.videos(), [made.classes[i] for i in made.labels], made.key_frames), out)
     print(out)
 
-# %% ../nbs/16_cli.ipynb #94dc2198
+# %% ../nbs/16_cli.ipynb #4c2f16fc
 @commands.command('study')
 def study_command(
     profile: Profile = 'quick', dataset: Dataset = 'motionshapes', root: Root = '',
-    tables: Annotated[str, typer.Option(help='Which tables, separated by commas: ' + ', '.join(reports.TABLES))] = '1',
+    tables: Annotated[str, typer.Option(help='Which tables, separated by commas: ' + ', '.join(reports.TABLES) + '; none: all of the paper\'s.')] = '',
     workers: Annotated[int, typer.Option(help='Processes; 0: as many as cores.')] = 0,
 ):
     "Run the tables of the study and write their reports."
-    pages = reports.run_study(profile, dataset, tuple(t.strip() for t in tables.split(',')), root, workers)
-    for page in pages: print(f'report: {page}')
+    failed = 0
+    try:
+        for page, failures in reports.run_study(profile, dataset, tuple(t.strip() for t in tables.split(',') if t.strip()), root, workers):
+            failed += failures
+            print(f'report: {page}', flush=True)
+    except KeyboardInterrupt:
+        print('prism-nb: stopped; the same command goes on from the cells that are finished', file=sys.stderr); raise typer.Exit(130) from None
+    if failed: print(f'prism-nb: {failed} cells failed; the tables say why', file=sys.stderr); raise typer.Exit(1)

@@ -18,10 +18,10 @@ from .condensed import CondensedSet
 from .rules import atomic
 from .video import denormalise
 
-# %% ../nbs/13_figures.ipynb #9934e902
+# %% ../nbs/13_figures.ipynb #9b42a01b
 KEY, STILL = '#D55E00', '#BBBBBB'   # a key frame, a frame played from its neighbours
-COLOURS = {'random': '#999999', 'dm': '#0072B2', 'prism': '#D55E00'}
-MARKERS = {'random': 's', 'dm': 'o', 'prism': 'D'}
+COLOURS = {'random': '#999999', 'herding': '#CC79A7', 'k-center': '#009E73', 'dm': '#0072B2', 'prism': '#D55E00', 'whole': '#000000'}
+MARKERS = {'random': 's', 'herding': '^', 'k-center': 'v', 'dm': 'o', 'prism': 'D', 'whole': '*'}
 STYLE = {'font.size': 9, 'axes.spines.top': False, 'axes.spines.right': False, 'figure.dpi': 90, 'savefig.dpi': 90,
          'figure.constrained_layout.use': True}
 plt.rcParams.update(STYLE)
@@ -65,17 +65,20 @@ def insertion_timeline(
            title=f'{len(rows)} insertions into {sum(map(len, sets))} videos; grey: warm-up and cool-down')
     return fig
 
-# %% ../nbs/13_figures.ipynb #65009be6
+# %% ../nbs/13_figures.ipynb #79389f69
 def accuracy_against_storage(
-    table: pd.DataFrame,   # method, title, storage_bytes, top1_mean, top1_sd
+    table: pd.DataFrame,   # method, title, storage_bytes, top1_mean, top1_sd; a line a method, a mark a row
     chance: float          # per cent
 ) -> Figure:
     "Measured accuracy, mean ± sd, over stored bytes."
-    fig, ax = plt.subplots(figsize=(5, 2.8))
-    for row in table.itertuples():
-        ax.errorbar(row.storage_bytes/1e6, row.top1_mean, row.top1_sd, fmt=MARKERS.get(row.method, 'o'), color=COLOURS.get(row.method), capsize=3, label=row.title)
+    fig, ax = plt.subplots(figsize=(6, 3.2))
+    for method, rows in table.groupby('method', sort=False):
+        ax.errorbar(rows.storage_bytes/1e6, rows.top1_mean, rows.top1_sd.fillna(0), fmt=MARKERS.get(method, 'o') + '-', lw=.8, color=COLOURS.get(method), capsize=3, label=rows.title.iloc[0])
     ax.axhline(chance, color='k', ls=':', lw=1); ax.text(1, chance, 'chance ', ha='right', va='bottom', transform=ax.get_yaxis_transform(), fontsize=8)
-    ax.set(xlabel='storage [MB]', ylabel='top-1 accuracy [%]', ylim=(0, 1.15*max(chance, (table.top1_mean + table.top1_sd.fillna(0)).max())), xlim=(0, None)); ax.legend(frameon=False)
+    ax.set(xlabel='storage [MB]', ylabel='top-1 accuracy [%]', ylim=(0, 1.15*max(chance, (table.top1_mean + table.top1_sd.fillna(0)).max())))
+    if table.storage_bytes.max() > 4*table.storage_bytes.min(): ax.set(xscale='log')
+    else: ax.set(xlim=(0, None))
+    ax.legend(frameon=False, fontsize=8)
     return fig
 
 # %% ../nbs/13_figures.ipynb #e867e4ed
