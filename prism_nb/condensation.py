@@ -130,7 +130,7 @@ def real_batch(
     videos[flipped] = videos[flipped].flip(-1)
     return videos
 
-# %% ../nbs/12_condensation.ipynb #47a9d794
+# %% ../nbs/12_condensation.ipynb #37338310
 class Condensation:
     "One recipe at work on one data set with one seed."
     def __init__(self,
@@ -147,7 +147,7 @@ class Condensation:
         self.inserted_at = torch.full(videos.shape[:2], -1)
         self.optimizer = torch.optim.SGD([self.memory.frames], recipe.lr, recipe.momentum)
         self.schedule = Schedule(recipe.iterations, recipe.warmup, recipe.cooldown)
-        self.network = build(recipe.network, len(labels), frames, size, recipe.width).to(device()).requires_grad_(False)
+        self.network = build(recipe.network, len(labels), frames, size, recipe.width).to(device()).eval().requires_grad_(False)
 
 # %% ../nbs/12_condensation.ipynb #896bcbe9
 @patch
@@ -160,7 +160,7 @@ def rows(self: Condensation, label: int) -> slice:
     "The videos of a class."
     return slice(label*self.recipe.vpc, (label + 1)*self.recipe.vpc)
 
-# %% ../nbs/12_condensation.ipynb #286d9144
+# %% ../nbs/12_condensation.ipynb #c25ee0cf
 @patch
 def backward(self: Condensation,
     label: int          # the class
@@ -169,8 +169,8 @@ def backward(self: Condensation,
     real = real_batch(self.clips, label, self.recipe.batch_real, self.draw('real batch', self.clips.classes[label]))
     played = self.memory.dense(self.rows(label))
     played.retain_grad()
-    loss = OBJECTIVES[self.recipe.objective](self.network, real.to(device()), played)
-    loss.backward()
+    loss = OBJECTIVES[self.recipe.objective](self.network, real.to(device()), played, label)
+    loss.backward(inputs=[self.memory.frames, played])
     return loss.item(), played.grad
 
 # %% ../nbs/12_condensation.ipynb #473b8ccf

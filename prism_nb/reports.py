@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['PLAIN', 'PAGE', 'TABLES', 'PAPER', 'ASKED', 'check_parameters', 'clean', 'to_page', 'html_table', 'write_csv', 'plus',
            'rows', 'claims', 'write_records', 'made_by', 'report_folder', 'bars_as_text', 'run_table', 'failed_cells',
-           'read', 'index_body', 'write_index', 'run_study']
+           'read', 'lead', 'index_body', 'write_index', 'run_study']
 
-# %% ../nbs/15_reports.ipynb #46fa84b3
-import os, re, sys
+# %% ../nbs/15_reports.ipynb #825bae11
+import html, os, re, sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -140,12 +140,12 @@ def made_by(
         'data': r['data'], 'code': r['code'], 'torch': r['torch'], 'hardware': r['hardware'], 'condense [s]': round(r['condense_seconds'], 1), 'evaluate [s]': round(r['evaluate_seconds'], 1), 'peak [MB]': round(r['peak_mb'])}
         for name, records in groups.items() for r in records if r['scores']]))
 
-# %% ../nbs/15_reports.ipynb #d0d2d98f
-TABLES = {'1': ('table1', 'Table 1'), '2': ('table2', 'Table 2'), '3': ('table3', 'Table 3'), '4': ('table4', 'Table 4'), '5': ('table5', 'Table 5'), 'lemma1': ('lemma1', 'Lemma 1'),
+# %% ../nbs/15_reports.ipynb #b6860eb6
+TABLES = {'1': ('table1', 'Table 1'), '2': ('table2', 'Table 2'), '3': ('table3', 'Table 3'), '4': ('table4', 'Table 4'), '5': ('table5', 'Table 5'), 'beyond': ('beyond', 'Beyond the tables'), 'lemma1': ('lemma1', 'Lemma 1'),
           'audit': ('audit', 'The arithmetic of the paper'), 'tuning': ('tuning', 'Learning rates')}   # name → notebook, title
 PAPER = [name for name in TABLES if name != 'tuning']   # what the whole study runs
 ASKED = {   # what a profile asks of a table on a data set, beyond the notebook's own defaults
-    ('quick', 'motionshapes'): {'1': dict(vpc=[1, 5, 10]), '2': dict(vpc=[1, 5, 10]), '3': dict(methods=['random', 'dm', 'prism']), '4': dict(starts=[2, 3, 4, 6, 8]), 'lemma1': dict(seeds=5, draws=10000),
+    ('quick', 'motionshapes'): {'1': dict(vpc=[1, 5, 10]), '2': dict(vpc=[1, 5, 10]), '3': dict(methods=['random', 'dm', 'prism']), '4': dict(starts=[2, 3, 4, 6, 8]), 'beyond': dict(epsilons=[-.05, .05, .2], phases=[.4], factors=[.5, 2.], rate_gradient_matching=3.), 'lemma1': dict(seeds=5, draws=10000),
                                 'tuning': dict(seeds=2, rates={'dm': [1., 5., 20., 50., 100.], 'prism': [5., 10., 20., 30.]})},
     ('quick', 'jhmdb'): {'1': dict(methods=['random', 'dm', 'prism'])},
 }
@@ -200,6 +200,11 @@ def read(path: Path) -> pd.DataFrame: # empty, if it is not there
     "A CSV file of a report."
     return pd.read_csv(path, keep_default_na=True) if path.exists() else pd.DataFrame()
 
+def lead(name: str) -> str: # HTML
+    "The sentence under the title of a table notebook."
+    first = nbformat.read(home()/'nbs'/'tables'/f'{name}.ipynb', 4).cells[0].source
+    return html.escape(next(line.removeprefix('> ') for line in first.splitlines() if line.startswith('> ')))
+
 def index_body(
     folder: Path   # of reports
 ) -> str:          # HTML
@@ -210,8 +215,9 @@ def index_body(
         parts += ['<h2>What became of the claims</h2>', html_table(all_found.found.value_counts().rename_axis('found').reset_index(name='claims')), claims(all_found.to_dict('records'))]
     for name, title in TABLES.values():
         if not (folder/f'{name}.html').exists(): continue
-        parts.append(f'<h2><a href="{name}.html">{title}</a></h2>')
-        if 'top1_mean' in (table := read(folder/f'{name}.csv')) and 'row' in table: parts.append(rows(table.assign(failed=table.failed.fillna('')), 'row'))
+        parts += [f'<h2><a href="{name}.html">{title}</a></h2>', f'<p>{lead(name)}</p>']
+        if 'top1_mean' in (table := read(folder/f'{name}.csv')): parts.append(rows(table.assign(failed=table.failed.fillna('')), 'row'))
+        elif 'stored_bytes' in table: parts.append(html_table(table[['title', 'vpc', 'key_frames_a_video', 'stored_bytes', 'paper']].assign(stored_bytes=(table.stored_bytes/1e6).round(3)).set_axis(['Method', 'VPC', 'key frames a video', 'stored [MB]', 'the paper, on miniUCF [MB]'], axis=1)))
     return '\n'.join(parts)
 
 # %% ../nbs/15_reports.ipynb #747e4f1b

@@ -15,19 +15,42 @@ def smoke(tmp_path_factory):
     reports = tmp_path_factory.mktemp("reports")
     done = call("prism-nb", "study", "--profile", "smoke", PRISM_REPORTS=reports)
     assert done.returncode == 0, done.stderr
-    assert f"report: {reports / 'smoke' / 'table1.html'}" in done.stdout
+    pages = [line.removeprefix("report: ") for line in done.stdout.splitlines()]
+    assert pages[0] == str(reports / "smoke" / "table1.html") and pages[-1] == str(reports / "smoke" / "index.html")
     return reports / "smoke"
 
 
 def test_the_study_leaves_a_notebook_a_page_and_the_numbers(smoke):
-    assert sorted(p.name for p in smoke.iterdir()) == ["table1.csv", "table1.html", "table1.ipynb", "table1_records.csv"]
+    names = {"table1", "table2", "table3", "table4", "table5", "beyond", "lemma1", "audit"}
+    assert {p.stem for p in smoke.glob("*.ipynb")} == names and {p.stem for p in smoke.glob("*.html")} == names | {"index"}
+    assert names <= {p.stem for p in smoke.glob("*.csv")}
     rows = list(csv.DictReader((smoke / "table1.csv").open()))
-    assert [r["title"] for r in rows] == ["Random", "DM", "DM + PRISM"]
+    assert [r["title"] for r in rows] == ["Random", "Herding", "K-Center", "DM", "DM + PRISM", "Whole Dataset"]
     runs = list(csv.DictReader((smoke / "table1_records.csv").open()))
     for row in rows:
         top1 = [float(r["top1"]) for r in runs if r["method"] == row["method"]]
         assert float(row["top1_mean"]) == pytest.approx(sum(top1) / len(top1)) and len(top1) == int(row["n"])
-    assert float(rows[2]["key_frames"]) >= 2 and float(rows[2]["storage_bytes"]) < float(rows[1]["storage_bytes"])
+    prism, dm = (next(r for r in rows if r["method"] == m) for m in ("prism", "dm"))
+    assert float(prism["key_frames"]) >= 2 and float(prism["storage_bytes"]) < float(dm["storage_bytes"])
+
+
+def test_the_front_page_leads_to_every_page(smoke):
+    front = (smoke / "index.html").read_text()
+    for page in smoke.glob("*.html"):
+        assert page.name == "index.html" or f'href="{page.name}"' in front
+
+
+def test_the_control_of_table_5_is_prism_to_the_bit(smoke):
+    assert "2 of 2 condensed sets are equal" in (smoke / "table5.html").read_text()
+
+
+def test_a_cell_that_fails_is_shown_and_the_rest_goes_on(tmp_path):
+    done = call("papermill", "--no-progress-bar", "nbs/tables/beyond.ipynb", tmp_path / "out.ipynb", "-y",
+                f"{{rate_gradient_matching: 1.0e+12, epsilons: [], phases: [], factors: [], out: {tmp_path}}}")
+    assert done.returncode == 0, done.stderr[-2000:]
+    rows = {r["row"]: r for r in csv.DictReader((tmp_path / "beyond.csv").open())}
+    assert "the condensation diverged" in rows["equation 7"]["failed"] and rows["equation 7"]["n"] == "0" and rows["PRISM"]["n"] == "2"
+    assert [r["error"] for r in csv.DictReader((tmp_path / "beyond_records.csv").open()) if r["row"] == "PRISM"] == ["", ""]
 
 
 def test_the_page_shows_the_numbers_and_no_code(smoke):
@@ -45,7 +68,7 @@ def test_the_executed_notebook_holds_no_log_and_no_path(smoke):
 
 
 @pytest.mark.parametrize("arguments, says", [
-    (("-p", "vpc", "one"), "vpc is 'one', but must be of type int"),
+    (("-p", "vpc", "one"), "vpc is 'one', but must be of type int or list"),
     (("-p", "vpc", "0"), "vpc is 0, but must be at least 1"),
     (("-p", "profile", "huge"), "profile is 'huge', but must be one of"),
     (("-p", "methods", '["dm"]'), "methods is '[\"dm\"]', but must be of type list"),
