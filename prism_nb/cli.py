@@ -6,8 +6,8 @@
 __all__ = ['commands', 'data', 'Profile', 'Dataset', 'Root', 'Seed', 'Out', 'app', 'make', 'condense_command', 'evaluate_command',
            'show', 'study_command']
 
-# %% ../nbs/16_cli.ipynb #132c7745
-import json, sys
+# %% ../nbs/16_cli.ipynb #879ee06a
+import json, logging, sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -85,7 +85,7 @@ def show(
     save_figure(frame_strip(made.videos(), [made.classes[i] for i in made.labels], made.key_frames), out)
     print(out)
 
-# %% ../nbs/16_cli.ipynb #4c2f16fc
+# %% ../nbs/16_cli.ipynb #be015e9c
 @commands.command('study')
 def study_command(
     profile: Profile = 'quick', dataset: Dataset = 'motionshapes', root: Root = '',
@@ -99,5 +99,6 @@ def study_command(
             failed += failures
             print(f'report: {page}', flush=True)
     except KeyboardInterrupt:
+        logging.getLogger('asyncio').setLevel(logging.CRITICAL)   # or the kernel's last task is printed at length
         print('prism-nb: stopped; the same command goes on from the cells that are finished', file=sys.stderr); raise typer.Exit(130) from None
     if failed: print(f'prism-nb: {failed} cells failed; the tables say why', file=sys.stderr); raise typer.Exit(1)

@@ -166,7 +166,7 @@ def bars_as_text():
     try: yield
     finally: os.environ.pop('PRISM_BARS') if before is None else os.environ.update(PRISM_BARS=before)
 
-# %% ../nbs/15_reports.ipynb #4a73e7b2
+# %% ../nbs/15_reports.ipynb #167fd9bf
 def run_table(
     table: str,       # a name in `TABLES`
     folder: Path,     # where its report goes
@@ -180,7 +180,7 @@ def run_table(
     with atomic(folder/f'{name}.ipynb') as target, bars_as_text():
         try: papermill.execute_notebook(source, target, {k: v for k, v in parameters.items() if k in takes}, kernel_name='python3', progress_bar=False, cwd=home(), stderr_file=sys.stderr,
                                        extra_arguments=['--IPKernelApp.log_level=40'])   # its errors, not its advice
-        except PapermillExecutionError as e: raise (PrismError(e.evalue) if e.ename == 'PrismError' else e) from None
+        except PapermillExecutionError as e: raise {'PrismError': PrismError(e.evalue), 'KeyboardInterrupt': KeyboardInterrupt()}.get(e.ename, e) from None
         nb = clean(nbformat.read(target, 4))
         nbformat.write(nb, target)
     with atomic(folder/f'{name}.html') as page: page.write_text(to_page(nb, f'{title} · PRISM'), encoding='utf-8')

@@ -2,11 +2,14 @@
 import csv
 import os
 import shutil
+import signal
+import subprocess
+import time
 
 import nbformat
 import pytest
 
-from conftest import ROOT, call
+from conftest import BIN, ROOT, call
 
 
 @pytest.fixture(scope="module")
@@ -122,3 +125,22 @@ def test_a_bad_recipe_is_refused_and_leaves_nothing(tmp_path, smoke, option, val
 
 def test_make_says_which_python_it_needs():
     assert shutil.which("make") and "3.11" in (ROOT / "Makefile").read_text()
+
+
+def test_a_study_that_is_stopped_says_how_to_go_on_and_goes_on(tmp_path):
+    place = {**os.environ, "PRISM_DATA": str(tmp_path / "data"), "PRISM_REPORTS": str(tmp_path / "reports"), "PRISM_BARS": "text"}
+    command = [BIN / "prism-nb", "study", "--profile", "smoke", "--tables", "4", "--workers", "1"]
+    running = subprocess.Popen(command, cwd=ROOT, env=place, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                               preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler))
+    scores = tmp_path / "data" / "results" / "scores"
+    until = time.monotonic() + 240
+    while not (scores.is_dir() and list(scores.iterdir())) and time.monotonic() < until:
+        time.sleep(.05)
+    running.send_signal(signal.SIGINT)
+    _, said = running.communicate(timeout=60)
+    assert running.returncode == 130 and said.strip().splitlines()[-1] == "prism-nb: stopped; the same command goes on from the cells that are finished"
+    finished = {p: p.stat().st_mtime_ns for p in scores.iterdir()}
+    assert finished and not list((tmp_path / "reports").rglob("*.html"))
+    done = subprocess.run(command, cwd=ROOT, env=place, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0 and len(list(scores.iterdir())) == 4
+    assert {p: p.stat().st_mtime_ns for p in finished} == finished
