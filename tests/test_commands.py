@@ -24,7 +24,7 @@ def smoke(tmp_path_factory):
 
 
 def test_the_study_leaves_a_notebook_a_page_and_the_numbers(smoke):
-    names = {"table1", "table2", "table3", "table4", "table5", "beyond", "lemma1", "audit"}
+    names = {"table1", "table2", "table3", "table4", "table5", "figures", "motion", "beyond", "lemma1", "audit"}
     assert {p.stem for p in smoke.glob("*.ipynb")} == names and {p.stem for p in smoke.glob("*.html")} == names | {"index"}
     assert names <= {p.stem for p in smoke.glob("*.csv")}
     rows = list(csv.DictReader((smoke / "table1.csv").open()))
