@@ -57,10 +57,10 @@ def rates(vpc, **lr): return {method: rate*vpc for method, rate in lr.items()}  
 PLANS = {
     'smoke': {'motionshapes': Plan('motionshapes-smoke', **SMALL, recipe=dict(iterations=6, **TINY), lr=dict(dm=20., prism=20.), training=Training(epochs=8, width=.125),
                                    seeds=2, initialisations=1, whole=Training(epochs=2, batch=32, width=.125))},
-    'quick': {'motionshapes': Plan('motionshapes', **SMALL, recipe=dict(iterations=200, **QUICK), lr=dict(dm=50., prism=20.), training=Training(epochs=150, width=.25),
+    'quick': {'motionshapes': Plan('motionshapes', **SMALL, recipe=dict(iterations=200, **QUICK), lr=dict(dm=50., prism=30.), training=Training(epochs=150, width=.25),
                                    whole=Training(epochs=30, batch=32, width=.25), more={
-                  5: dict(recipe=dict(iterations=100, **QUICK), lr=rates(5, dm=50., prism=20.), training=Training(epochs=60, width=.25)),
-                  10: dict(recipe=dict(iterations=60, **QUICK), lr=rates(10, dm=50., prism=20.), training=Training(epochs=40, width=.25))}),
+                  5: dict(recipe=dict(iterations=100, **QUICK), lr=rates(5, dm=50., prism=30.), training=Training(epochs=60, width=.25)),
+                  10: dict(recipe=dict(iterations=60, **QUICK), lr=rates(10, dm=50., prism=30.), training=Training(epochs=40, width=.25))}),
               'jhmdb': Plan('jhmdb', Sampling(8, 4), Geometry((64, 64), 64), recipe=dict(iterations=1000, **QUICK), lr=dict(dm=10., prism=10.),
                             training=Training(epochs=200, width=.25), seeds=2, snapshots=4)},
 }
