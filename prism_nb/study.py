@@ -46,7 +46,7 @@ PLANS = {
     'smoke': {'motionshapes': Plan('motionshapes-smoke', **SMALL, recipe=dict(iterations=6, batch_real=4, width=.125),
                                    lr=dict(dm=20., prism=20.), training=Training(epochs=8, width=.125), seeds=2, initialisations=1)},
     'quick': {'motionshapes': Plan('motionshapes', **SMALL, recipe=dict(iterations=200, batch_real=8, width=.25),
-                                   lr=dict(dm=50., prism=20.), training=Training(epochs=150, width=.25)),
+                                   lr=dict(dm=50., prism=30.), training=Training(epochs=150, width=.25)),
               'jhmdb': Plan('jhmdb', Sampling(8, 4), Geometry((64, 64), 64), recipe=dict(iterations=1000, batch_real=8, width=.25),
                             lr=dict(dm=10., prism=10.), training=Training(epochs=200, width=.25), seeds=2, snapshots=4)},
 }
