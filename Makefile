@@ -1,11 +1,12 @@
-# make study · make test · make lab · make bench · make readme · make clean
+# make study (TABLES=all: the whole paper) · make test · make lab · make bench · make readme · make clean
 PYTHON ?= python3
 PROFILE ?= quick
+TABLES ?= first
 BIN := .venv/bin
 export OMP_NUM_THREADS ?= 1
 
 study: .venv/installed
-	$(BIN)/prism-nb study --profile $(PROFILE)
+	$(BIN)/prism-nb study --profile $(PROFILE) --tables "$(filter-out all,$(TABLES))"
 
 test: .venv/installed
 	$(BIN)/nbdev_test --n_workers 2 --timing

@@ -12,7 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
-import typer
+import torch, typer
 
 from . import motionshapes, reports, study
 from .condensation import METHODS, condense
@@ -28,6 +28,7 @@ commands.add_typer(data, name='data')
 
 def app():
     "`prism-nb`: run a command; bad input is one line on stderr and exit code 2."
+    torch.set_num_threads(1)   # as the study's processes: the number of threads changes the last bits
     try: commands()
     except PrismError as e: print(f'prism-nb: {e}', file=sys.stderr); sys.exit(2)
 
@@ -64,7 +65,7 @@ def condense_command(
         condensed.save(whole)
     print(f'{out}: {len(condensed)} videos, {len(condensed.frames)} key frames, {condensed.storage():,} bytes')
 
-# %% ../nbs/16_cli.ipynb #e2a9e147
+# %% ../nbs/16_cli.ipynb #95fbaffe
 @commands.command('evaluate')
 def evaluate_command(
     condensed: Annotated[Path, typer.Argument(help='A condensed set.')],
@@ -72,15 +73,17 @@ def evaluate_command(
     network: Annotated[str, typer.Option(help='Network to train and test.')] = 'minic3d',
 ):
     "Train a network on a condensed set, test it on the real test split, and print its scores as JSON."
-    plan, made = study.plan(profile, dataset), CondensedSet.load(condensed)
+    made = CondensedSet.load(condensed)
+    plan = study.plan(profile, dataset).at(made.facts.get('recipe', {}).get('vpc', 1))
     print(json.dumps(asdict(evaluate(made, study.prepare(plan, root), network, seed, plan.training))))
 
-# %% ../nbs/16_cli.ipynb #41fdfd32
+# %% ../nbs/16_cli.ipynb #97d020d3
 @commands.command('show')
 def show(
     condensed: Annotated[Path, typer.Argument(help='A condensed set.')], out: Out,
 ):
     "Draw a condensed set as frame strips, key frames marked, to a PNG."
+    one_of('the suffix of --out', out.suffix, ('.png',))
     made = CondensedSet.load(condensed)
     save_figure(frame_strip(made.videos(), [made.classes[i] for i in made.labels], made.key_frames), out)
     print(out)

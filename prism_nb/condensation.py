@@ -50,11 +50,11 @@ class Recipe:
 
     def __post_init__(self): check(self)
 
-# %% ../nbs/12_condensation.ipynb #c4b705bb
+# %% ../nbs/12_condensation.ipynb #edfda4d8
 STARTS = ('noise', 'random', *coresets.BY_FEATURES)
 CHOICES = dict(memory=MEMORIES, objective=OBJECTIVES, start=STARTS, network=NETWORKS, gradient=GRADIENTS,
                reference=REFERENCES, pick=PICKS, metric=METRICS)
-LEAST = dict(vpc=1, iterations=0, lr=0., momentum=0., batch_real=1, width=0., key_frames=2, epsilon=-2., warmup=0., cooldown=0., feature_epochs=1)
+LEAST = dict(vpc=1, iterations=0, lr=0., momentum=0., batch_real=1, width=1/64, key_frames=2, epsilon=-2., warmup=0., cooldown=0., feature_epochs=1)
 
 def check(recipe: Recipe):
     "Every field of a recipe is one of its choices, or a number not below its least."
@@ -130,7 +130,7 @@ def real_batch(
     videos[flipped] = videos[flipped].flip(-1)
     return videos
 
-# %% ../nbs/12_condensation.ipynb #37338310
+# %% ../nbs/12_condensation.ipynb #47a9d794
 class Condensation:
     "One recipe at work on one data set with one seed."
     def __init__(self,
@@ -147,7 +147,7 @@ class Condensation:
         self.inserted_at = torch.full(videos.shape[:2], -1)
         self.optimizer = torch.optim.SGD([self.memory.frames], recipe.lr, recipe.momentum)
         self.schedule = Schedule(recipe.iterations, recipe.warmup, recipe.cooldown)
-        self.network = build(recipe.network, len(labels), frames, size, recipe.width).to(device()).eval().requires_grad_(False)
+        self.network = build(recipe.network, len(labels), frames, size, recipe.width).to(device()).requires_grad_(False)
 
 # %% ../nbs/12_condensation.ipynb #896bcbe9
 @patch

@@ -12,7 +12,7 @@ from dataclasses import asdict
 from torch import Tensor
 
 from .datasets import Clips
-from .evaluation import Training, embeddings, train
+from .evaluation import Training, predict, train
 from .rules import PrismError, at_least, atomic, code_version, data_folder, fingerprint
 
 # %% ../nbs/11_coresets.ipynb #72de6152
@@ -76,7 +76,7 @@ def features(
     path = data_folder()/'cache'/f'features-{name}.npy'
     if not path.exists():
         model, _ = train(clips, network, seed, training)
-        with atomic(path) as t: np.save(t, embeddings(model, clips).numpy())
+        with atomic(path) as t: np.save(t, predict(model, clips, embed=True).numpy())
     return torch.from_numpy(np.load(path))
 
 BY_FEATURES = {'herding': herding, 'k-center': k_center}

@@ -4,14 +4,16 @@
 
 # %% auto #0
 __all__ = ['MADE', 'DATASETS', 'as_index', 'read_lines', 'ucf101', 'hmdb51', 'Dataset', 'root_of', 'Clips', 'cache_key',
-           'decode_into', 'decode_all', 'cache', 'put_in_place', 'content_of', 'open_cache', 'load', 'from_array']
+           'decode_into', 'decode_all', 'cache', 'new_folder', 'put_in_place', 'content_of', 'open_cache', 'load',
+           'from_array']
 
-# %% ../nbs/02_datasets.ipynb #1c5dc900
+# %% ../nbs/02_datasets.ipynb #2f63d1d1
 import os, re, shutil, tempfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from fastcore.basics import patch
+from importlib.metadata import version
 from pathlib import Path, PurePosixPath
 
 import torch   # before decord
@@ -20,16 +22,17 @@ import numpy as np
 import pandas as pd
 from torch import Tensor
 
-from .rules import PrismError, at_least, data_folder, fingerprint, generator, one_of, progress, write_json
+from .rules import CannotWrite, PrismError, at_least, data_folder, fingerprint, generator, one_of, progress, write_json
 from .video import PIXELS, Geometry, Sampling, normalise, read_clip
 
-# %% ../nbs/02_datasets.ipynb #9ac539cb
+# %% ../nbs/02_datasets.ipynb #be27131b
 def as_index(
     rows: list[tuple],  # (path, label, split, group)
     root: Path          # for messages
 ) -> pd.DataFrame:      # columns path, label, split, group
     "A clip index: sorted; no path leaves the root; every class has clips on both sides."
     index = pd.DataFrame(rows, columns=['path', 'label', 'split', 'group']).sort_values(['label', 'path'], ignore_index=True)
+    if (twice := index.path[index.path.duplicated()]).size: raise PrismError(f'{root}: the split files name {twice.iloc[0]!r} twice')
     for path in index.path:
         if PurePosixPath(path).is_absolute() or '..' in PurePosixPath(path).parts or '\\' in path: raise PrismError(f'{root}: a split file names {path!r}, which leaves the data set')
     both = index.groupby('label').split.nunique()
@@ -37,13 +40,14 @@ def as_index(
     if (both < 2).any(): raise PrismError(f'{root}: class {both.idxmin()} has no {"test" if "train" in set(index[index.label == both.idxmin()].split) else "train"} clips')
     return index
 
-# %% ../nbs/02_datasets.ipynb #8f22ca0b
+# %% ../nbs/02_datasets.ipynb #bc3df4f5
 def read_lines(
     path: Path   # a list that ships with a data set
 ) -> list[list[str]]:
     "The words of each line that has any; line ends of any kind."
     if not path.is_file(): raise PrismError(f'{path} is missing; is {path.parent.parent} the root of the data set?')
-    return [words for line in path.read_text(encoding='utf-8').splitlines() if (words := line.split())]
+    try: return [words for line in path.read_text(encoding='utf-8').splitlines() if (words := line.split())]
+    except UnicodeDecodeError: raise PrismError(f'{path} is not a text in UTF-8') from None
 
 # %% ../nbs/02_datasets.ipynb #b276e9be
 def ucf101(
@@ -59,7 +63,7 @@ def ucf101(
             rows.append((f'videos/{name}', name.split('/')[0], side, group[1]))
     return as_index(rows, root)
 
-# %% ../nbs/02_datasets.ipynb #82572732
+# %% ../nbs/02_datasets.ipynb #2b03f76d
 def hmdb51(
     root: Path,      # holds videos/ and splits/
     split: int = 1   # 1, 2 or 3
@@ -68,8 +72,12 @@ def hmdb51(
     end = f'_test_split{split}.txt'
     files = sorted((Path(root)/'splits').glob(f'*{end}'))
     if not files: raise PrismError(f'{Path(root)/"splits"} holds no <class>{end}; is {root} the root of the data set?')
-    rows = [(f'videos/{label}/{name}', label, {'1': 'train', '2': 'test'}[side], name.split(f'_{label}_')[0])
-            for file in files for label in [file.name.removesuffix(end)] for name, side, *_ in read_lines(file) if side != '0']
+    rows = []
+    for file in files:
+        label = file.name.removesuffix(end)
+        for words in read_lines(file):
+            if len(words) != 2 or words[1] not in '012': raise PrismError(f"{file}: {' '.join(words)!r} is not a clip and 0, 1 or 2")
+            if words[1] != '0': rows.append((f'videos/{label}/{words[0]}', label, 'train' if words[1] == '1' else 'test', words[0].split(f'_{label}_')[0]))
     return as_index(rows, root)
 
 # %% ../nbs/02_datasets.ipynb #e833560d
@@ -171,11 +179,11 @@ def validation(self: Clips,
             if aside[positions].mean() < fraction: aside[positions[train.groups[positions] == group]] = True
     return replace(train, splits=np.where(aside, 'test', 'train'))
 
-# %% ../nbs/02_datasets.ipynb #78ccfcc3
+# %% ../nbs/02_datasets.ipynb #4b2a24f6
 def cache_key(index: pd.DataFrame, root: Path, sampling: Sampling, geometry: Geometry, decoder: str) -> str:
     "A name for everything that decides a cache's content."
     stats = [(root/p).stat() if (root/p).exists() else None for p in index.path]
-    return fingerprint(index.to_dict('list'), [s and (s.st_size, s.st_mtime_ns) for s in stats], asdict(sampling), asdict(geometry), decoder, PIXELS, av.__version__, cv2.__version__)
+    return fingerprint(index.to_dict('list'), [s and (s.st_size, s.st_mtime_ns) for s in stats], asdict(sampling), asdict(geometry), decoder, PIXELS, av.__version__, cv2.__version__, version('decord') if decoder == 'decord' else '')
 
 def decode_into(array: np.ndarray, row: int, path: Path, sampling: Sampling, geometry: Geometry, decoder: str) -> str|None:
     "Decode one clip into its row; the reason, if that fails."
@@ -197,7 +205,7 @@ def decode_all(
     array.flush()
     return reasons
 
-# %% ../nbs/02_datasets.ipynb #4ac1cbd3
+# %% ../nbs/02_datasets.ipynb #431d7325
 def cache(
     index: pd.DataFrame,    # of a data set
     root: Path,             # its folder
@@ -209,15 +217,23 @@ def cache(
     "The decoded clips of an index: from the cache if they are there, else decoded into it."
     folder = data_folder()/'cache'/cache_key(index, root, sampling, geometry, decoder)
     if not folder.exists():
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        making = Path(tempfile.mkdtemp(dir=folder.parent, prefix='.making-'))
+        making = new_folder(folder.parent)
         try:
             reasons = decode_all(index, root, sampling, geometry, decoder, at_least('workers', workers, 0) or os.cpu_count(), making)
             about = dict(sampling=asdict(sampling), geometry=asdict(geometry), decoder=decoder, fingerprint=content_of(making/'clips.npy', index))
             index.assign(reason=reasons).to_csv(making/'index.csv', index=False); write_json(making/'about.json', about)
             put_in_place(making, folder)
+        except OSError as e: raise CannotWrite(f'cannot write {folder}: {e.strerror or e}') from None
         finally: shutil.rmtree(making, ignore_errors=True)
     return open_cache(folder, root)
+
+# %% ../nbs/02_datasets.ipynb #e3e74df5
+def new_folder(where: Path) -> Path:
+    "A new folder to write in."
+    try:
+        where.mkdir(parents=True, exist_ok=True)
+        return Path(tempfile.mkdtemp(dir=where, prefix='.making-'))
+    except OSError as e: raise CannotWrite(f'cannot write {where}: {e.strerror}') from None
 
 # %% ../nbs/02_datasets.ipynb #87bb4c59
 def put_in_place(making: Path, folder: Path):

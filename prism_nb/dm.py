@@ -35,15 +35,15 @@ def weight_gradients(network: nn.Module, videos: Tensor, label: int, graph: bool
     loss = cross_entropy(network(videos), torch.full((len(videos),), label, device=videos.device))
     return torch.cat([g.flatten() for g in torch.autograd.grad(loss, [*network.parameters()], create_graph=graph)])
 
-# %% ../nbs/07_dm.ipynb #ab8383c8
+# %% ../nbs/07_dm.ipynb #f66f566e
 def gradient_matching(
-    network: nn.Module,   # freshly drawn, in evaluation mode
+    network: nn.Module,   # freshly drawn; without dropout
     real: Tensor,         # (n,T,3,H,W), real clips of one class
     synthetic: Tensor,    # (m,T,3,H,W), dense synthetic videos of it
     label: int = 0        # the class
 ) -> Tensor:              # scalar, with a graph to `synthetic`
     "Equation 7 for one class: squared distance of the loss gradients with respect to the weights."
-    network.requires_grad_()
+    network.eval().requires_grad_()
     wanted = weight_gradients(network, real, label, graph=False)
     return (weight_gradients(network, synthetic, label, graph=True) - wanted).square().sum()
 

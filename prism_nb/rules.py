@@ -35,7 +35,7 @@ def one_of(
     if value in allowed: return value
     raise PrismError(f"{parameter} is {value!r}, but must be one of: {', '.join(map(str, allowed))}")
 
-# %% ../nbs/00_rules.ipynb #eb289a55
+# %% ../nbs/00_rules.ipynb #f9ec2229
 def at_least(
     parameter: str,  # its name, for the message
     value,           # what was given
@@ -46,7 +46,7 @@ def at_least(
     if isinstance(value, bool) or not isinstance(value, kinds):
         wanted = 'a number' if isinstance(least, float) else 'a whole number'
         raise PrismError(f"{parameter} is {value!r}, but must be {wanted}")
-    if not value >= least: raise PrismError(f"{parameter} is {value!r}, but must be at least {least}")
+    if not least <= value < float('inf'): raise PrismError(f"{parameter} is {value!r}, but must be at least {least}" + " and finite"*(value == float('inf')))
     return value
 
 # %% ../nbs/00_rules.ipynb #61ca601d

@@ -114,7 +114,7 @@ def frames_by_decord(path: Path, sampling: Sampling, size: tuple[int, int]) -> n
 DECODERS = {'pyav': frames_by_pyav, 'decord': frames_by_decord}
 PIXELS = 2   # counts up when this room would read other pixels from the same file
 
-# %% ../nbs/01_video.ipynb #0a5181d3
+# %% ../nbs/01_video.ipynb #3b66aab3
 def read_clip(
     path: str|Path,       # a video file
     sampling: Sampling,   # which frames
@@ -127,6 +127,7 @@ def read_clip(
         if not Path(path).stat().st_size: raise PrismError('it is empty')
         return geometry.cut(read(Path(path), sampling, geometry.resize))
     except FileNotFoundError: raise PrismError(f'{path}: no such file') from None
+    except (MemoryError, ImportError): raise   # says nothing about the file
     except PrismError as e: raise PrismError(f'{path}: {e}') from None
     except Exception as e: raise PrismError(f'{path}: cannot be decoded ({str(e).strip().splitlines()[-1].strip() if str(e).strip() else type(e).__name__})') from None
 
