@@ -8,6 +8,7 @@ export OMP_NUM_THREADS ?= 1
 study: .venv/installed
 	$(BIN)/prism-nb study --profile $(PROFILE) --tables "$(filter-out all,$(TABLES))"
 
+test: export PRISM_DEVICE ?= cpu
 test: .venv/installed
 	$(BIN)/nbdev_test --n_workers 2 --timing
 	$(BIN)/python -m pytest -q tests

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['PLAIN', 'PAGE', 'CLAIM', 'TABLES', 'PAPER', 'MAIN', 'ASKED', 'check_parameters', 'clean', 'to_page', 'html_table',
            'write_csv', 'plus_minus', 'rows', 'write_claims', 'claims', 'write_records', 'made_by', 'report_folder',
-           'bars_as_text', 'run_table', 'failed_cells', 'read', 'lead', 'index_body', 'write_index', 'fits',
+           'bars_as_text', 'as_here', 'run_table', 'failed_cells', 'read', 'lead', 'index_body', 'write_index', 'fits',
            'run_study']
 
 # %% ../nbs/15_reports.ipynb #825bae11
@@ -175,7 +175,13 @@ def bars_as_text():
     try: yield
     finally: os.environ.pop('PRISM_BARS') if before is None else os.environ.update(PRISM_BARS=before)
 
-# %% ../nbs/15_reports.ipynb #167fd9bf
+# %% ../nbs/15_reports.ipynb #f0e91358
+def as_here(error: PapermillExecutionError) -> BaseException:
+    "What went wrong in a kernel, as the exception it was there."
+    if error.ename == 'KeyboardInterrupt': return KeyboardInterrupt()
+    return PrismError(error.evalue) if error.ename in {'PrismError', 'CannotWrite'} else error
+
+# %% ../nbs/15_reports.ipynb #b31e94e7
 def run_table(
     table: str,       # a name in `TABLES`
     folder: Path,     # where its report goes
@@ -189,7 +195,7 @@ def run_table(
     with atomic(folder/f'{name}.ipynb') as target, bars_as_text():
         try: papermill.execute_notebook(source, target, {k: v for k, v in parameters.items() if k in takes}, kernel_name='python3', progress_bar=False, cwd=home(), stderr_file=sys.stderr,
                                        extra_arguments=['--IPKernelApp.log_level=40'])   # its errors, not its advice
-        except PapermillExecutionError as e: raise {'PrismError': PrismError(e.evalue), 'KeyboardInterrupt': KeyboardInterrupt()}.get(e.ename, e) from None
+        except PapermillExecutionError as e: raise as_here(e) from None
         nb = clean(nbformat.read(target, 4))
         nbformat.write(nb, target)
     with atomic(folder/f'{name}.html') as page: page.write_text(to_page(nb, f'{title} · PRISM'), encoding='utf-8')

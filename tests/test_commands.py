@@ -4,6 +4,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import time
 
 import nbformat
@@ -16,7 +17,7 @@ from conftest import BIN, ROOT, call
 def smoke(tmp_path_factory):
     """The smoke study, run as a person would; its report folder."""
     reports = tmp_path_factory.mktemp("reports")
-    done = call("prism-nb", "study", "--profile", "smoke", PRISM_REPORTS=reports)
+    done = call("prism-nb", "study", "--profile", "smoke", "--tables", "", PRISM_REPORTS=reports)
     assert done.returncode == 0, done.stderr
     pages = [line.removeprefix("report: ") for line in done.stdout.splitlines()]
     assert pages[0] == str(reports / "smoke" / "table1.html") and pages[-1] == str(reports / "smoke" / "index.html")
@@ -90,6 +91,12 @@ def refused(*command, **environment):
     return done.stderr
 
 
+def test_a_data_folder_that_cannot_be_written_is_named(tmp_path, real):
+    place = dict(PRISM_DATA="/dev/null/data", PRISM_REPORTS=tmp_path)
+    assert "cannot write /dev/null/data" in refused("study", "--dataset", "jhmdb", "--root", real / "jhmdb", "--tables", "1", **place)
+    assert not list(tmp_path.rglob("*.*"))
+
+
 def test_a_missing_or_empty_data_folder_is_named(tmp_path):
     assert "root" in refused("study", "--dataset", "jhmdb")
     assert str(tmp_path / "none") in refused("study", "--dataset", "jhmdb", "--root", tmp_path / "none")
@@ -123,8 +130,15 @@ def test_a_bad_recipe_is_refused_and_leaves_nothing(tmp_path, smoke, option, val
     assert not list(tmp_path.iterdir())
 
 
-def test_make_says_which_python_it_needs():
-    assert shutil.which("make") and "3.11" in (ROOT / "Makefile").read_text()
+def test_make_says_which_python_it_needs(tmp_path):
+    for name in ("Makefile", "settings.ini", "setup.py", "pyproject.toml"):
+        shutil.copy(ROOT / name, tmp_path)
+    old = tmp_path / "python3.10"
+    old.write_text(f"#!{sys.executable}\nimport sys\nsys.version_info = (3, 10)\nexec(sys.argv[2])\n")
+    old.chmod(0o755)
+    done = subprocess.run(["make", f"PYTHON={old}", ".venv/installed"], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode != 0 and "Python 3.11 or later is needed; say which with: make PYTHON=python3.11" in done.stderr
+    assert not (tmp_path / ".venv").exists()
 
 
 def test_a_study_that_is_stopped_says_how_to_go_on_and_goes_on(tmp_path):
