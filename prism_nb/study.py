@@ -24,6 +24,7 @@ from scipy.stats import t as student
 from . import condensation, datasets, motionshapes, rules
 from .condensation import Condensation, Recipe
 from .condensed import CondensedSet
+from .coresets import BY_FEATURES
 from .datasets import Clips
 from .evaluation import Training, evaluate
 from .networks import NETWORKS
@@ -260,12 +261,13 @@ def attempt(
     write_record(cell.path(), record)
     return record
 
-# %% ../nbs/14_study.ipynb #5a035ebb
+# %% ../nbs/14_study.ipynb #38d5bc68
 @patch
 def steps(self: Cell) -> int:
-    "How many steps its bar has: iterations and epochs."
+    "How many steps its bar has: iterations and epochs, at most."
     iterations = 0 if self.condensed_path().exists() else self.recipe.iterations
-    return iterations + self.plan.training.epochs*(self.plan.initialisations + (self.plan.snapshots if iterations else 0))
+    features = self.recipe.feature_epochs if self.recipe.start in BY_FEATURES else 0
+    return iterations + features + self.plan.training.epochs*(self.plan.initialisations + (self.plan.snapshots if iterations else 0))
 
 # %% ../nbs/14_study.ipynb #39480e5f
 def start_worker(counter):
