@@ -1,7 +1,7 @@
 """Decoding into the clip cache against a plain loop, on the same files, interleaved in one run; medians.
 
-The plain loop is one process with PyAV, one thread and one shared reformatter that resizes as it converts; it stops at the
-last frame it needs. The cache decodes with as many threads as there are cores and writes to disk.
+The plain loop is one process with PyAV, one thread and one shared reformatter that resizes as it converts; it opens a file
+once and stops at the last frame it needs. The cache decodes with as many threads as there are cores and writes to disk.
 """
 import csv
 import os
@@ -28,12 +28,9 @@ def plain_loop(paths, geometry):
         with av.open(str(path)) as container:
             stream = container.streams.video[0]
             stream.thread_count = 1
-            length = sum(packet.size > 0 for packet in container.demux(stream))
-        wanted, kept = SAMPLING.indices(length).tolist(), []
-        with av.open(str(path)) as container:
-            stream = container.streams.video[0]
-            stream.thread_count = 1
-            for t, frame in enumerate(container.decode(stream)):
+            packets = list(container.demux(stream))
+            wanted, kept = SAMPLING.indices(sum(packet.size > 0 for packet in packets)).tolist(), []
+            for t, frame in enumerate(frame for packet in packets for frame in packet.decode()):
                 if t == wanted[len(kept)]:
                     kept.append(convert.reformat(frame, width=width, height=height, format="rgb24").to_ndarray())
                 if len(kept) == len(wanted):

@@ -4,31 +4,31 @@
 
 # %% auto #0
 __all__ = ['STARTS', 'CHOICES', 'LEAST', 'METHODS', 'TITLES', 'Recipe', 'check', 'recipe', 'chosen', 'noise', 'start_videos',
-           'real_batch', 'Condensation', 'condense']
+           'real_batch', 'memory_of', 'learned_stills', 'Condensation', 'condense']
 
-# %% ../nbs/12_condensation.ipynb #478f7220
+# %% ../nbs/12_condensation.ipynb #344539b3
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from fastcore.basics import patch
 
 import torch
 from torch import Tensor
 
 from . import coresets
-from .condensed import CondensedSet, condensed_from
+from .condensed import Condensed
 from .datasets import Clips
 from .dm import OBJECTIVES
 from .evaluation import Training
 from .insertion import METRICS, PICKS, REFERENCES, Schedule
-from .memory import GRADIENTS, MEMORIES, build_memory
+from .memory import GRADIENTS, MEMORIES, StaticDynamic, build_memory
 from .networks import NETWORKS, build, initialise
 from .rules import PrismError, at_least, device, generator, one_of, progress
 
-# %% ../nbs/12_condensation.ipynb #afe369b4
+# %% ../nbs/12_condensation.ipynb #34ac43ce
 @dataclass(frozen=True)
 class Recipe:
     "What is condensed, how, and for how long."
-    memory: str = 'key-frames'     # 'key-frames' (PRISM) or 'full-frames' (DM)
+    memory: str = 'key-frames'     # 'key-frames' (PRISM), 'full-frames' (DM), 'static-dynamic' (Wang et al.) or its 'stills'
     objective: str = 'dm'          # what is matched
     start: str = 'noise'           # N(0,1) frames, or clips chosen at 'random', by 'herding' or 'k-center' (decision 10)
     vpc: int = 1                   # videos per class
@@ -46,15 +46,17 @@ class Recipe:
     metric: str = 'cosine'         # or 'l2' (Table 5 C)
     warmup: float = .2             # share without insertion at the start
     cooldown: float = .2           # and at the end
+    static_iterations: int = 5000  # of 'static-dynamic': how long its stills are learned
+    static_lr: float = 1.          # of 'static-dynamic': learning rate of its stills
     feature_epochs: int = 10       # of the network whose features 'herding' and 'k-center' see
 
     def __post_init__(self): check(self)
 
-# %% ../nbs/12_condensation.ipynb #edfda4d8
+# %% ../nbs/12_condensation.ipynb #f4726187
 STARTS = ('noise', 'random', *coresets.BY_FEATURES)
-CHOICES = dict(memory=MEMORIES, objective=OBJECTIVES, start=STARTS, network=NETWORKS, gradient=GRADIENTS,
+CHOICES = dict(memory=(*MEMORIES, 'static-dynamic'), objective=OBJECTIVES, start=STARTS, network=NETWORKS, gradient=GRADIENTS,
                reference=REFERENCES, pick=PICKS, metric=METRICS)
-LEAST = dict(vpc=1, iterations=0, lr=0., momentum=0., batch_real=1, width=1/64, key_frames=2, epsilon=-2., warmup=0., cooldown=0., feature_epochs=1)
+LEAST = dict(vpc=1, iterations=0, lr=0., momentum=0., batch_real=1, width=1/64, key_frames=2, epsilon=-2., warmup=0., cooldown=0., feature_epochs=1, static_iterations=0, static_lr=0.)
 
 def check(recipe: Recipe):
     "Every field of a recipe is one of its choices, or a number not below its least."
@@ -62,15 +64,16 @@ def check(recipe: Recipe):
     for name, least in LEAST.items(): at_least(name, getattr(recipe, name), least)
     Schedule(recipe.iterations, recipe.warmup, recipe.cooldown)
 
-# %% ../nbs/12_condensation.ipynb #801c5de1
+# %% ../nbs/12_condensation.ipynb #f257cc0e
 METHODS = {
     'random': dict(memory='full-frames', start='random', iterations=0),
     'herding': dict(memory='full-frames', start='herding', iterations=0),
     'k-center': dict(memory='full-frames', start='k-center', iterations=0),
     'dm': dict(memory='full-frames', start='random'),
+    'wang': dict(memory='static-dynamic', start='random'),
     'prism': dict(memory='key-frames', start='noise'),
 }
-TITLES = {'random': 'Random', 'herding': 'Herding', 'k-center': 'K-Center', 'dm': 'DM', 'prism': 'DM + PRISM'}
+TITLES = {'random': 'Random', 'herding': 'Herding', 'k-center': 'K-Center', 'dm': 'DM', 'wang': 'DM + Wang et al.', 'prism': 'DM + PRISM'}
 
 def recipe(
     method: str,          # a name in `METHODS`
@@ -130,7 +133,25 @@ def real_batch(
     videos[flipped] = videos[flipped].flip(-1)
     return videos
 
-# %% ../nbs/12_condensation.ipynb #47a9d794
+# %% ../nbs/12_condensation.ipynb #a88e4bc1
+def memory_of(
+    clips: Clips,     # training clips
+    recipe: Recipe,   # says which memory
+    seed: int         # of the condensation
+):
+    "The memory that a condensation starts with."
+    if recipe.memory == 'static-dynamic': return StaticDynamic(learned_stills(clips, recipe, seed), clips.shape[1], generator(seed, 'dynamic'))
+    videos = start_videos(clips, recipe, seed).to(device())
+    return build_memory(recipe.memory, videos, recipe.key_frames, recipe.gradient, epsilon=recipe.epsilon, reference=recipe.reference, pick=recipe.pick, metric=recipe.metric)
+
+def learned_stills(clips: Clips, recipe: Recipe, seed: int) -> Tensor: # (classes·vpc,2,3,H,W)
+    "Stage one of Wang et al."
+    first = replace(recipe, memory='stills', vpc=StaticDynamic.PAIR*recipe.vpc, iterations=recipe.static_iterations, lr=recipe.static_lr)
+    stage = Condensation(clips, first, seed)
+    for _ in progress(range(first.iterations), 'stills'): stage.step()
+    return stage.memory.frames.detach().unflatten(0, (-1, StaticDynamic.PAIR))[:, :, 0]
+
+# %% ../nbs/12_condensation.ipynb #210e699e
 class Condensation:
     "One recipe at work on one data set with one seed."
     def __init__(self,
@@ -141,11 +162,9 @@ class Condensation:
         self.clips, self.recipe, self.seed, self.iteration, self.losses, self.counts = clips.train, recipe, seed, 0, [], []
         _, frames, size, _, _ = self.clips.shape
         labels = range(len(self.clips.classes))
-        videos = start_videos(self.clips, recipe, seed).to(device())
-        self.memory = build_memory(recipe.memory, videos, recipe.key_frames, recipe.gradient, epsilon=recipe.epsilon,
-                                   reference=recipe.reference, pick=recipe.pick, metric=recipe.metric)
-        self.inserted_at = torch.full(videos.shape[:2], -1)
-        self.optimizer = torch.optim.SGD([self.memory.frames], recipe.lr, recipe.momentum)
+        self.memory = memory_of(self.clips, recipe, seed)
+        self.inserted_at = torch.full((len(labels)*recipe.vpc, frames), -1)
+        self.optimizer = torch.optim.SGD(self.memory.groups(recipe.lr), recipe.lr, recipe.momentum)
         self.schedule = Schedule(recipe.iterations, recipe.warmup, recipe.cooldown)
         self.network = build(recipe.network, len(labels), frames, size, recipe.width).to(device()).requires_grad_(False)
 
@@ -160,7 +179,7 @@ def rows(self: Condensation, label: int) -> slice:
     "The videos of a class."
     return slice(label*self.recipe.vpc, (label + 1)*self.recipe.vpc)
 
-# %% ../nbs/12_condensation.ipynb #c25ee0cf
+# %% ../nbs/12_condensation.ipynb #721c025b
 @patch
 def backward(self: Condensation,
     label: int          # the class
@@ -170,10 +189,10 @@ def backward(self: Condensation,
     played = self.memory.dense(self.rows(label))
     played.retain_grad()
     loss = OBJECTIVES[self.recipe.objective](self.network, real.to(device()), played, label)
-    loss.backward(inputs=[self.memory.frames, played])
+    loss.backward(inputs=[*(p for group in self.optimizer.param_groups for p in group['params']), played])
     return loss.item(), played.grad
 
-# %% ../nbs/12_condensation.ipynb #473b8ccf
+# %% ../nbs/12_condensation.ipynb #bc957548
 @patch
 def step(self: Condensation):
     "A new network, every class's gradient, one step of SGD, and the insertions."
@@ -184,7 +203,7 @@ def step(self: Condensation):
     self.optimizer.step(); self.optimizer.zero_grad()
     if self.schedule.allows(self.iteration):
         for label in labels: self.grow(label, gradients[label])
-    self.losses.append(sum(losses)); self.counts.append(self.memory.is_key.sum().item() / len(self.memory.is_key))
+    self.losses.append(sum(losses)); self.counts.append(self.memory.stored())
     self.iteration += 1
 
 # %% ../nbs/12_condensation.ipynb #e2259cbd
@@ -202,20 +221,19 @@ def stop_if_diverged(self: Condensation, loss: float):
     if math.isfinite(loss) and loss <= 1e4 * (self.losses or [loss])[0]: return
     raise PrismError(f'the condensation diverged at iteration {self.iteration}: loss {loss:.3g} with lr={self.recipe.lr}; take a lower lr')
 
-# %% ../nbs/12_condensation.ipynb #19d081ff
+# %% ../nbs/12_condensation.ipynb #e3a46c9e
 @patch
-def condensed(self: Condensation) -> CondensedSet:
+def condensed(self: Condensation) -> Condensed:
     "The videos as they are now."
     labels = torch.arange(len(self.clips.classes)).repeat_interleave(self.recipe.vpc)
-    return condensed_from(self.memory.frames, self.memory.is_key, labels, self.clips.classes, self.inserted_at,
-                          recipe=asdict(self.recipe), seed=self.seed, iteration=self.iteration, data=self.clips.fingerprint)
+    return self.memory.condensed(labels, self.clips.classes, self.inserted_at, recipe=asdict(self.recipe), seed=self.seed, iteration=self.iteration, data=self.clips.fingerprint)
 
-# %% ../nbs/12_condensation.ipynb #5056064d
+# %% ../nbs/12_condensation.ipynb #9d39dd33
 def condense(
     clips: Clips,     # a data set; only its training split is read
     recipe: Recipe,   # what to do
     seed: int         # of all draws
-) -> CondensedSet:
+) -> Condensed:
     "Run a recipe to its end."
     run = Condensation(clips, recipe, seed)
     for _ in progress(range(recipe.iterations), f'{recipe.memory} {recipe.objective} seed {seed}'): run.step()

@@ -7,9 +7,9 @@ __all__ = ['KEY', 'STILL', 'RED', 'BLUE', 'COLOURS', 'MARKERS', 'STYLE', 'frame_
            'accuracy_against_storage', 'curves', 'draw_curve', 'optical_flow', 'flow_colours', 'flow_agreement',
            'save_figure']
 
-# %% ../nbs/13_figures.ipynb #626d0a9a
+# %% ../nbs/13_figures.ipynb #921d3ac9
 import cv2
-import matplotlib, matplotlib.pyplot as plt
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import torch
@@ -21,11 +21,11 @@ from .condensed import CondensedSet
 from .rules import atomic
 from .video import denormalise
 
-# %% ../nbs/13_figures.ipynb #7770d618
+# %% ../nbs/13_figures.ipynb #0109f351
 KEY, STILL = '#D55E00', '#BBBBBB'   # a key frame, a frame played from its neighbours
 RED, BLUE = '#CC0000', '#0072B2'    # frames of a phase that was left out (Fig. 6, 7)
-COLOURS = {'random': '#999999', 'herding': '#CC79A7', 'k-center': '#009E73', 'dm': '#0072B2', 'prism': '#D55E00', 'whole': '#000000'}
-MARKERS = {'random': 's', 'herding': '^', 'k-center': 'v', 'dm': 'o', 'prism': 'D', 'whole': '*'}
+COLOURS = {'random': '#999999', 'herding': '#CC79A7', 'k-center': '#009E73', 'dm': '#0072B2', 'wang': '#E69F00', 'prism': '#D55E00', 'whole': '#000000'}
+MARKERS = {'random': 's', 'herding': '^', 'k-center': 'v', 'dm': 'o', 'wang': 'P', 'prism': 'D', 'whole': '*'}
 STYLE = {'font.size': 9, 'axes.spines.top': False, 'axes.spines.right': False, 'figure.dpi': 90, 'savefig.dpi': 90,
          'figure.constrained_layout.use': True}
 plt.rcParams.update(STYLE)

@@ -51,13 +51,13 @@ class Plan:
         "The plan at a number of videos per class."
         return replace(self, more={}, **self.more.get(vpc, {}))
 
-# %% ../nbs/14_study.ipynb #958c463c
+# %% ../nbs/14_study.ipynb #5f8f4bd0
 SMALL = dict(sampling=Sampling(8, 4), geometry=Geometry((48, 64), 48))
-QUICK, TINY = dict(batch_real=8, width=.25, feature_epochs=10), dict(batch_real=4, width=.125, feature_epochs=1)
+QUICK, TINY = dict(batch_real=8, width=.25, feature_epochs=10), dict(batch_real=4, width=.125, feature_epochs=1, static_iterations=6, static_lr=10.)
 def rates(vpc, **lr): return {method: rate*vpc for method, rate in lr.items()}   # each of a class's m videos gets 1/m of its gradient
 
 PLANS = {
-    'smoke': {'motionshapes': Plan('motionshapes-smoke', **SMALL, recipe=dict(iterations=6, **TINY), lr=dict(dm=20., prism=20.), training=Training(epochs=8, width=.125),
+    'smoke': {'motionshapes': Plan('motionshapes-smoke', **SMALL, recipe=dict(iterations=6, **TINY), lr=dict(dm=20., wang=1., prism=20.), training=Training(epochs=8, width=.125),
                                    seeds=2, initialisations=1, whole=Training(epochs=2, batch=32, width=.125))},
     'quick': {'motionshapes': Plan('motionshapes', **SMALL, recipe=dict(iterations=200, **QUICK), lr=dict(dm=50., prism=30.), training=Training(epochs=150, width=.25),
                                    whole=Training(epochs=30, batch=32, width=.25), more={
@@ -191,7 +191,7 @@ def condense_and_watch(work: Condensation, cell: Cell, clips: Clips) -> list[dic
         work.step()
     return curve
 
-# %% ../nbs/14_study.ipynb #e181d356
+# %% ../nbs/14_study.ipynb #2f4bcac9
 def condensed_of(
     cell: Cell,
     clips: Clips    # its data
@@ -201,7 +201,7 @@ def condensed_of(
     started, work = time.perf_counter(), Condensation(clips, cell.recipe, cell.seed)
     curve = condense_and_watch(work, cell, clips)
     condensed = work.condensed()
-    made = dict(losses=work.losses, counts=work.counts, curve=curve, storage=condensed.storage(), key_frames=condensed.key_frames.sum(1).tolist(),
+    made = dict(losses=work.losses, counts=work.counts, curve=curve, storage=condensed.storage(), key_frames=condensed.frames_a_video(),
                 condense_seconds=time.perf_counter() - started)
     condensed.save(cell.condensed_path()); write_record(cell.condensed_path('.json'), made)
     return condensed, made

@@ -29,7 +29,7 @@ def test_the_study_leaves_a_notebook_a_page_and_the_numbers(smoke):
     assert {p.stem for p in smoke.glob("*.ipynb")} == names and {p.stem for p in smoke.glob("*.html")} == names | {"index"}
     assert names <= {p.stem for p in smoke.glob("*.csv")}
     rows = list(csv.DictReader((smoke / "table1.csv").open()))
-    assert [r["title"] for r in rows] == ["Random", "Herding", "K-Center", "DM", "DM + PRISM", "Whole Dataset"]
+    assert [r["title"] for r in rows] == ["Random", "Herding", "K-Center", "DM", "DM + Wang et al.", "DM + PRISM", "Whole Dataset"]
     runs = list(csv.DictReader((smoke / "table1_records.csv").open()))
     for row in rows:
         top1 = [float(r["top1"]) for r in runs if r["method"] == row["method"]]
@@ -76,7 +76,7 @@ def test_the_executed_notebook_holds_no_log_and_no_path(smoke):
     (("-p", "vpc", "0"), "vpc is 0, but must be at least 1"),
     (("-p", "profile", "huge"), "profile is 'huge', but must be one of"),
     (("-p", "methods", '["dm"]'), "methods is '[\"dm\"]', but must be of type list"),
-    (("-y", "methods: [wang]"), "method is 'wang', but must be one of"),
+    (("-y", "methods: [mtt]"), "method is 'mtt', but must be one of"),
     (("-p", "vcp", "2"), "parameter is 'vcp', but must be one of"),
 ])
 def test_papermill_with_a_bad_parameter(tmp_path, arguments, says):
