@@ -147,13 +147,13 @@ def made_by(
         'data': r['data'], 'code': r['code'], 'torch': r['torch'], 'hardware': r['hardware'], 'condense [s]': round(r['condense_seconds'], 1), 'evaluate [s]': round(r['evaluate_seconds'], 1), 'peak [MB]': round(r['peak_mb'])}
         for name, records in groups.items() for r in records if r['scores']]))
 
-# %% ../nbs/15_reports.ipynb #b6395322
+# %% ../nbs/15_reports.ipynb #e17d4857
 TABLES = {'first': ('table1', 'Table 1'), '1': ('table1', 'Table 1'), '2': ('table2', 'Table 2'), '3': ('table3', 'Table 3'), '4': ('table4', 'Table 4'), '5': ('table5', 'Table 5'), 'figures': ('figures', 'Figures 3 and 5 to 7'), 'motion': ('motion', 'Does the insertion find motion?'), 'beyond': ('beyond', 'Beyond the tables'), 'lemma1': ('lemma1', 'Lemma 1'),
           'audit': ('audit', 'The arithmetic of the paper'), 'tuning': ('tuning', 'Learning rates')}   # name → notebook, title
 PAPER = [name for name in TABLES if name not in ('first', 'tuning')]   # the whole study; 'first' is Table 1 with its three main methods
 MAIN = ['random', 'dm', 'prism']
 ASKED = {   # what a profile asks of a table on a data set, beyond the notebook's own defaults
-    ('quick', 'motionshapes'): {'first': dict(methods=MAIN), '1': dict(methods=['random', 'herding', 'k-center', 'dm', 'prism', 'whole']), '2': dict(vpc=1), '3': dict(methods=['random', 'dm', 'prism']), '4': dict(starts=[2, 3, 4, 6, 8]), 'figures': dict(clips_a_class=30), 'beyond': dict(epsilons=[-.05, .05, .2], phases=[.4], factors=[.5, 2.], rate_gradient_matching=3.), 'lemma1': dict(seeds=5, draws=10000),
+    ('quick', 'motionshapes'): {'first': dict(methods=MAIN), '1': dict(methods=['random', 'herding', 'k-center', 'dm', 'prism', 'whole']), '2': dict(vpc=1), '3': dict(methods=['random', 'dm', 'prism']), '4': dict(starts=[2, 3, 4, 6, 8]), 'figures': dict(clips_a_class=20), 'beyond': dict(epsilons=[-.05, .05, .2], phases=[.4], factors=[.5, 2.], rate_gradient_matching=3.), 'lemma1': dict(seeds=5, draws=10000),
                                 'tuning': dict(seeds=2, rates={'dm': [1., 5., 20., 50., 100.], 'prism': [5., 10., 20., 30., 50.]})},
     ('quick', 'jhmdb'): {'1': dict(methods=MAIN)},
     ('smoke', 'motionshapes'): {'first': dict(methods=MAIN)},
