@@ -6,9 +6,10 @@
 __all__ = ['CODECS', 'DECODERS', 'PIXELS', 'MEAN', 'STD', 'write_video', 'Sampling', 'Geometry', 'resize', 'video_packets',
            'count', 'frames_by_pyav', 'frames_by_decord', 'read_clip', 'normalise', 'denormalise']
 
-# %% ../nbs/01_video.ipynb #da7fbfff
+# %% ../nbs/01_video.ipynb #f0107e2c
 from collections.abc import Iterable
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch   # before decord
@@ -111,7 +112,7 @@ def frames_by_decord(path: Path, sampling: Sampling, size: tuple[int, int]) -> n
     if len(reader) <= wanted[-1]: raise PrismError(f'frame {wanted[-1]} cannot be decoded')
     return resize(reader.get_batch(range(wanted[-1] + 1)).asnumpy()[wanted], size)
 
-DECODERS = {'pyav': frames_by_pyav, 'decord': frames_by_decord}
+DECODERS = {'pyav': frames_by_pyav} | ({'decord': frames_by_decord} if find_spec('decord') else {})   # no wheels for ARM and macOS
 PIXELS = 2   # counts up when this room would read other pixels from the same file
 
 # %% ../nbs/01_video.ipynb #3b66aab3
