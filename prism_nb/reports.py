@@ -54,7 +54,7 @@ def clean(
         for output in cell.outputs: output.pop('execution_count', None) if output.output_type != 'execute_result' else output.update(execution_count=None)
     return nb
 
-# %% ../nbs/15_reports.ipynb #22849f19
+# %% ../nbs/15_reports.ipynb #c5485b1c
 PAGE = '''<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{title}</title><style>
@@ -65,7 +65,7 @@ blockquote {{ margin: 0; padding-left: 1rem; border-left: 3px solid #D55E00; }}
 img {{ max-width: 100%; height: auto; background: white; }}
 .table {{ overflow-x: auto; margin: 1rem 0; }} figure {{ margin: 0; }}
 table {{ border-collapse: collapse; font-size: .9rem; }} th, td {{ padding: .35em .7em; border-bottom: 1px solid var(--line); text-align: right; vertical-align: top; white-space: nowrap; }}
-th:first-child, td:first-child {{ text-align: left; }} thead th {{ background: var(--soft); white-space: normal; }}
+th:first-child, td:first-child {{ text-align: left; white-space: normal; min-width: 8rem; }} thead th {{ background: var(--soft); white-space: normal; }}
 pre, code {{ white-space: pre-wrap; font-size: .88em; }}
 </style></head><body>
 {body}
@@ -232,7 +232,7 @@ def index_body(
         if not (folder/f'{name}.html').exists(): continue
         parts += [f'<h2><a href="{name}.html">{title}</a></h2>', f'<p>{lead(name)}</p>']
         if {'row', 'top1_mean', 'failed'} <= {*(table := read(folder/f'{name}.csv'))}: parts.append(rows(table.assign(failed=table.failed.fillna('')), 'row'))
-        elif 'stored_bytes' in table: parts.append(html_table(table[['title', 'vpc', 'key_frames_a_video', 'stored_bytes', 'paper']].assign(stored_bytes=(table.stored_bytes/1e6).round(3)).set_axis(['Method', 'VPC', 'key frames a video', 'stored [MB]', 'the paper, on miniUCF [MB]'], axis=1)))
+        elif 'stored_bytes' in table: parts.append(html_table(table[['title', 'vpc', 'key_frames_a_video', 'stored_bytes', 'paper']].assign(key_frames_a_video=table.key_frames_a_video.round(2), stored_bytes=(table.stored_bytes/1e6).round(3)).set_axis(['Method', 'VPC', 'key frames a video', 'stored [MB]', 'the paper, on miniUCF [MB]'], axis=1)))
     return '\n'.join(parts)
 
 # %% ../nbs/15_reports.ipynb #747e4f1b
