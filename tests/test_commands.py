@@ -15,9 +15,9 @@ from conftest import BIN, ROOT, call
 
 @pytest.fixture(scope="module")
 def smoke(tmp_path_factory):
-    """The smoke study, run as a person would; its report folder."""
+    """A part of the smoke study, run as a person would; its report folder. (Every table notebook runs as a notebook's test.)"""
     reports = tmp_path_factory.mktemp("reports")
-    done = call("prism-nb", "study", "--profile", "smoke", "--tables", "", PRISM_REPORTS=reports)
+    done = call("prism-nb", "study", "--profile", "smoke", "--tables", "1,5,audit", PRISM_REPORTS=reports)
     assert done.returncode == 0, done.stderr
     pages = [line.removeprefix("report: ") for line in done.stdout.splitlines()]
     assert pages[0] == str(reports / "smoke" / "table1.html") and pages[-1] == str(reports / "smoke" / "index.html")
@@ -25,7 +25,7 @@ def smoke(tmp_path_factory):
 
 
 def test_the_study_leaves_a_notebook_a_page_and_the_numbers(smoke):
-    names = {"table1", "table2", "table3", "table4", "table5", "figures", "motion", "beyond", "lemma1", "audit"}
+    names = {"table1", "table5", "audit"}
     assert {p.stem for p in smoke.glob("*.ipynb")} == names and {p.stem for p in smoke.glob("*.html")} == names | {"index"}
     assert names <= {p.stem for p in smoke.glob("*.csv")}
     rows = list(csv.DictReader((smoke / "table1.csv").open()))
