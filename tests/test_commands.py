@@ -2,15 +2,13 @@
 import csv
 import os
 import shutil
-import signal
 import subprocess
 import sys
-import time
 
 import nbformat
 import pytest
 
-from conftest import BIN, ROOT, call
+from conftest import ROOT, call
 
 
 @pytest.fixture(scope="module")
@@ -48,15 +46,6 @@ def test_the_control_of_table_5_is_prism_to_the_bit(smoke):
     assert "2 of 2 condensed sets are equal" in (smoke / "table5.html").read_text()
 
 
-def test_a_cell_that_fails_is_shown_and_the_rest_goes_on(tmp_path):
-    done = call("papermill", "--no-progress-bar", "nbs/tables/beyond.ipynb", tmp_path / "out.ipynb", "-y",
-                f"{{rate_gradient_matching: 1.0e+12, epsilons: [], phases: [], factors: [], out: {tmp_path}}}")
-    assert done.returncode == 0, done.stderr[-2000:]
-    rows = {r["row"]: r for r in csv.DictReader((tmp_path / "beyond.csv").open())}
-    assert "the condensation diverged" in rows["equation 7"]["failed"] and rows["equation 7"]["n"] == "0" and rows["PRISM"]["n"] == "2"
-    assert [r["error"] for r in csv.DictReader((tmp_path / "beyond_records.csv").open()) if r["row"] == "PRISM"] == ["", ""]
-
-
 def test_the_page_shows_the_numbers_and_no_code(smoke):
     page, rows = (smoke / "table1.html").read_text(), list(csv.DictReader((smoke / "table1.csv").open()))
     for row in rows:
@@ -69,19 +58,6 @@ def test_the_executed_notebook_holds_no_log_and_no_path(smoke):
     nb = nbformat.read(smoke / "table1.ipynb", 4)
     assert str(ROOT) not in nbformat.writes(nb) and "papermill" not in nb.metadata
     assert not [o for c in nb.cells if c.cell_type == "code" for o in c.outputs if o.get("name") == "stderr"]
-
-
-@pytest.mark.parametrize("arguments, says", [
-    (("-p", "vpc", "one"), "vpc is 'one', but must be of type int or list"),
-    (("-p", "vpc", "0"), "vpc is 0, but must be at least 1"),
-    (("-p", "profile", "huge"), "profile is 'huge', but must be one of"),
-    (("-p", "methods", '["dm"]'), "methods is '[\"dm\"]', but must be of type list"),
-    (("-y", "methods: [mtt]"), "method is 'mtt', but must be one of"),
-    (("-p", "vcp", "2"), "parameter is 'vcp', but must be one of"),
-])
-def test_papermill_with_a_bad_parameter(tmp_path, arguments, says):
-    done = call("papermill", "--no-progress-bar", "nbs/tables/table1.ipynb", tmp_path / "out.ipynb", *arguments)
-    assert done.returncode != 0 and f"PrismError: {says}" in done.stdout + done.stderr
 
 
 def refused(*command, **environment):
@@ -139,22 +115,3 @@ def test_make_says_which_python_it_needs(tmp_path):
     done = subprocess.run(["make", f"PYTHON={old}", ".venv/installed"], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode != 0 and "Python 3.11 or later is needed; say which with: make PYTHON=python3.11" in done.stderr
     assert not (tmp_path / ".venv").exists()
-
-
-def test_a_study_that_is_stopped_says_how_to_go_on_and_goes_on(tmp_path):
-    place = {**os.environ, "PRISM_DATA": str(tmp_path / "data"), "PRISM_REPORTS": str(tmp_path / "reports"), "PRISM_BARS": "text"}
-    command = [BIN / "prism-nb", "study", "--profile", "smoke", "--tables", "4", "--workers", "1"]
-    running = subprocess.Popen(command, cwd=ROOT, env=place, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-                               preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler))
-    scores = tmp_path / "data" / "results" / "scores"
-    until = time.monotonic() + 240
-    while not (scores.is_dir() and list(scores.iterdir())) and time.monotonic() < until:
-        time.sleep(.05)
-    running.send_signal(signal.SIGINT)
-    _, said = running.communicate(timeout=60)
-    assert running.returncode == 130 and said.strip().splitlines()[-1] == "prism-nb: stopped; the same command goes on from the cells that are finished"
-    finished = {p: p.stat().st_mtime_ns for p in scores.iterdir()}
-    assert finished and not list((tmp_path / "reports").rglob("*.html"))
-    done = subprocess.run(command, cwd=ROOT, env=place, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0 and len(list(scores.iterdir())) == 4
-    assert {p: p.stat().st_mtime_ns for p in finished} == finished
