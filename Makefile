@@ -1,12 +1,12 @@
-# make study (TABLES=all: the whole paper) · make test · make lab · make bench · make readme · make clean
+# make study (TABLES=first: Table 1 alone) · make test · make lab · make bench · make readme · make clean
 PYTHON ?= python3
 PROFILE ?= quick
-TABLES ?= first
+TABLES ?=
 BIN := .venv/bin
 export OMP_NUM_THREADS ?= 1
 
 study: .venv/installed
-	$(BIN)/prism-nb study --profile $(PROFILE) --tables "$(filter-out all,$(TABLES))"
+	$(BIN)/prism-nb study --profile $(PROFILE) --tables "$(TABLES)"
 
 test: export PRISM_DEVICE ?= cpu
 test: .venv/installed

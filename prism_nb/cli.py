@@ -46,7 +46,7 @@ def make(name: Annotated[str, typer.Argument(help='motionshapes or motionshapes-
     one_of('name', name, motionshapes.SIZES)
     print(motionshapes.make(data_folder()/name, **motionshapes.SIZES[name]))
 
-# %% ../nbs/16_cli.ipynb #6814368f
+# %% ../nbs/16_cli.ipynb #e2ebdc8e
 @commands.command('condense')
 def condense_command(
     out: Out,
@@ -63,7 +63,7 @@ def condense_command(
     with atomic(out) as whole:
         condensed = condense(study.prepare(plan, root), recipe, seed)
         condensed.save(whole)
-    print(f'{out}: {len(condensed)} videos, {len(condensed.frames)} key frames, {condensed.storage():,} bytes')
+    print(f'{out}: {len(condensed)} videos, {sum(condensed.frames_a_video()):.0f} stored frames, {condensed.storage():,} bytes')
 
 # %% ../nbs/16_cli.ipynb #95fbaffe
 @commands.command('evaluate')

@@ -15,16 +15,17 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
 from torch import Tensor
-from torch.nn.functional import conv3d
+from torch.nn.functional import conv2d, pad
 from torch.utils.data import Dataset
 
 from .interpolation import interpolate
 from .rules import PrismError, atomic
 
-# %% ../nbs/08_condensed.ipynb #362bf19e
+# %% ../nbs/08_condensed.ipynb #806ccab6
 class Condensed(Dataset):
     "A set of synthetic videos; item i is (video (T,3,H,W), label). Each kind says what it stores and how that is played."
     STORED = ()   # names of the tensors it stores
+    pairs = 1     # ways in which each video can be played, one after the other in `videos`
 
     def __len__(self) -> int: return len(self.labels)
     def __getitem__(self, i: int): return self.videos([i])[0], int(self.labels[i])
@@ -96,18 +97,20 @@ def storage(self: Condensed) -> int: # bytes
     "Bytes of the stored tensors: pixels, indices and labels."
     return sum(t.nbytes for t in self.tensors().values())
 
-# %% ../nbs/08_condensed.ipynb #90ec340e
+# %% ../nbs/08_condensed.ipynb #c537af8e
 def hallucinate(
     static: Tensor,    # (N,S,3,H,W)
     dynamic: Tensor,   # (N,D,T,H,W)
     weight: Tensor,    # (3,4,3,3,3)
     bias: Tensor       # (3,)
 ) -> Tensor:           # (N·S·D,T,3,H,W), pair by pair
-    "Join every static frame of a video with every dynamic memory of it."
+    "Join every static frame of a video with every dynamic memory of it: a 3×3×3 convolution, as one in the picture for each of three times."
     (n, s, *_), (_, d, t, h, w) = static.shape, dynamic.shape
-    content = static[:, :, None, :, None].expand(n, s, d, 3, t, h, w)
-    motion = dynamic[:, None, :, None].expand(n, s, d, 1, t, h, w)
-    return conv3d(torch.cat([content, motion], 3).flatten(0, 2), weight, bias, padding=1).transpose(1, 2)
+    content = static[:, :, None, None].expand(n, s, d, t, 3, h, w)
+    motion = dynamic[:, None, :, :, None].expand(n, s, d, t, 1, h, w)
+    frames = pad(torch.cat([content, motion], 4).flatten(0, 2), (0,)*6 + (1, 1))   # (N·S·D,T+2,4,H,W)
+    before, now, after = conv2d(frames.flatten(0, 1), weight.permute(2, 0, 1, 3, 4).flatten(0, 1), padding=1).unflatten(0, (-1, t + 2)).chunk(3, 2)
+    return before[:, :-2] + now[:, 1:-1] + after[:, 2:] + bias[:, None, None]
 
 # %% ../nbs/08_condensed.ipynb #08a90da1
 @dataclass

@@ -37,7 +37,7 @@ def scores(
     else: greatest = torch.maximum(*(alike.gather(2, k[..., None])[..., 0] for k in neighbours(is_key)))
     return greatest.masked_fill(is_key, torch.nan)
 
-# %% ../nbs/06_insertion.ipynb #2741b4b8
+# %% ../nbs/06_insertion.ipynb #89585362
 def propose(
     gradients: Tensor,              # (N,T,...), ∂L/∂V of every played frame
     is_key: Tensor,                 # (N,T) bool
@@ -45,7 +45,8 @@ def propose(
     reference: str = 'adjacent',    # 'adjacent' (eq. 5) or 'all' (Fig. 2)
     pick: str = 'all',              # 'all' (eq. 6), 'most-negative' or 'random' (Table 5 B)
     metric: str = 'cosine',         # 'cosine' (eq. 4) or 'l2' (Table 5 C)
-    generator: torch.Generator|None = None # for 'random'
+    generator: torch.Generator|None = None, # for 'random'
+    due: Tensor|None = None         # (N,) bool, for 'random': insert in these videos, whatever qualifies
 ) -> Tensor:                        # (N,T) bool, the frames to insert; never a key frame
     "Equations 4–6: which interpolated frames become key frames."
     one_of('reference', reference, REFERENCES); one_of('pick', pick, PICKS); one_of('metric', metric, METRICS)
@@ -55,7 +56,7 @@ def propose(
     if pick == 'random': score = torch.rand(is_key.shape, generator=generator).to(score).masked_fill(is_key, torch.inf)
     else: score = score.masked_fill(~qualifies, torch.inf)
     chosen = torch.zeros_like(is_key).scatter(1, score.argmin(1, keepdim=True), True)
-    return chosen & qualifies.any(1, keepdim=True)
+    return chosen & ~is_key & (qualifies.any(1) if pick != 'random' or due is None else due)[:, None]
 
 REFERENCES, PICKS, METRICS = ('adjacent', 'all'), ('all', 'most-negative', 'random'), ('cosine', 'l2')
 

@@ -27,6 +27,10 @@ class Frames:
         "Frames stored a video, now."
         return self.is_key.sum().item()/len(self.is_key)
 
+    def play(self, rows, draw: torch.Generator) -> Tensor: # (n,T,C,H,W), with a graph to `frames`
+        "The videos `rows` as an iteration plays them; a video is played in one way."
+        return self.dense(rows)
+
     def condensed(self, labels: Tensor, classes: list[str], inserted_at: Tensor, **facts) -> Condensed:
         "What is stored, as a condensed set."
         return condensed_from(self.frames, self.is_key, labels, classes, inserted_at, **facts)
@@ -89,15 +93,16 @@ def dense(self: KeyFrames,
     if self.gradient == 'through-interpolation': return interpolate(frames, is_key)
     return torch.where(self.mask(rows), frames, interpolate(frames.detach(), is_key))
 
-# %% ../nbs/09_memory.ipynb #e3f5f18d
+# %% ../nbs/09_memory.ipynb #86927eb5
 @patch
 def grow(self: KeyFrames,
     rows,                   # which videos
     gradients: Tensor,      # (n,T,C,H,W), ∂L/∂V of those videos as played
-    draw: torch.Generator   # for rules that draw
+    draw: torch.Generator,  # for rules that draw
+    **more                  # passed on to the rule
 ) -> Tensor:                # (n,T) bool, the frames inserted
     "Insert the frames the rule proposes, at their interpolated value."
-    new = self.rule(gradients, self.is_key[rows], generator=draw)
+    new = self.rule(gradients, self.is_key[rows], generator=draw, **more)
     if not new.any(): return new
     with torch.no_grad():
         self.frames[rows] = torch.where(new[..., None, None, None], self.dense(rows), self.frames[rows])
@@ -131,7 +136,7 @@ class StaticDynamic:
         static: Tensor,          # (N,2,C,H,W), from stage one
         length: int,             # T
         draw: torch.Generator,   # of the dynamic memories and the hallucinator
-        joining: float = .1      # the hallucinator's learning rate, as a share of the other's
+        joining: float = 1e-5    # the hallucinator's own learning rate: every pixel pulls at its 327 numbers
     ):
         n, pair, _, height, width = static.shape
         self.static, self.length, self.joining = static.detach(), length, joining
@@ -141,7 +146,7 @@ class StaticDynamic:
 
     def groups(self, lr: float) -> list[dict]:
         "What SGD learns, and how fast."
-        return [dict(params=[self.dynamic], lr=lr), dict(params=[self.weight, self.bias], lr=lr*self.joining)]
+        return [dict(params=[self.dynamic], lr=lr), dict(params=[self.weight, self.bias], lr=self.joining)]
 
     def stored(self) -> float:
         "Frames stored a video, in units of three channels."
@@ -152,6 +157,13 @@ class StaticDynamic:
 def dense(self: StaticDynamic, rows=slice(None)) -> Tensor: # (4n,T,C,H,W), with a graph to what is learned
     "The videos `rows` as they are played, in all their pairs."
     return hallucinate(self.static[rows], self.dynamic[rows], self.weight, self.bias)
+
+@patch
+def play(self: StaticDynamic, rows, draw: torch.Generator) -> Tensor: # (n,T,C,H,W), with a graph to what is learned
+    "The videos `rows`, each in one of its pairs, drawn anew at every iteration."
+    static, dynamic = self.static[rows], self.dynamic[rows]
+    n, which = torch.arange(len(static)), torch.randint(self.PAIR, (2, len(static)), generator=draw)
+    return hallucinate(static[n, which[0]][:, None], dynamic[n, which[1]][:, None], self.weight, self.bias)
 
 @patch
 def grow(self: StaticDynamic, rows, gradients: Tensor, draw: torch.Generator) -> Tensor: # (n,T) bool

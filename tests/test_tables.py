@@ -1,11 +1,13 @@
 """Table notebooks as papermill runs them, and a study that is stopped."""
 import csv
 import os
+import resource
 import signal
 import subprocess
 import time
 
 import pytest
+from prism_nb.study import read_record
 
 from conftest import BIN, ROOT, call
 
@@ -49,3 +51,28 @@ def test_a_study_that_is_stopped_says_how_to_go_on_and_goes_on(tmp_path):
     done = subprocess.run(command, cwd=ROOT, env=place, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0 and len(list(scores.iterdir())) == 4
     assert {p: p.stat().st_mtime_ns for p in finished} == finished
+
+
+def test_two_studies_on_one_folder_do_not_harm_each_other(tmp_path):
+    place = {**os.environ, "PRISM_DATA": str(tmp_path / "data"), "PRISM_REPORTS": str(tmp_path / "reports"), "PRISM_BARS": "text"}
+    command = [BIN / "prism-nb", "study", "--profile", "smoke", "--tables", "4", "--workers", "1"]
+    both = [subprocess.Popen(command, cwd=ROOT, env=place, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    for running in both:
+        _, said = running.communicate(timeout=300)
+        assert running.returncode == 0, said[-2000:]
+    records = sorted((tmp_path / "data" / "results" / "scores").iterdir())
+    assert len(records) == 4 and all(read_record(p)["scores"] for p in records)
+    assert not [p for p in tmp_path.rglob(".*") if p.is_file()]
+
+
+def test_a_full_disk_is_named_and_leaves_no_damaged_file(tmp_path):
+    place = {**os.environ, "PRISM_DATA": str(tmp_path / "data"), "PRISM_REPORTS": str(tmp_path / "reports"), "PRISM_BARS": "text"}
+    command = [BIN / "prism-nb", "study", "--profile", "smoke", "--tables", "4"]
+    assert call("prism-nb", "condense", "--profile", "smoke", "--method", "random", "--out", tmp_path / "x.safetensors", PRISM_DATA=place["PRISM_DATA"]).returncode == 0   # makes the data
+    no_room = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))   # a condensed set is larger than this
+    done = subprocess.run(command, cwd=ROOT, env=place, capture_output=True, text=True, timeout=300, preexec_fn=no_room)
+    said = done.stderr.strip().splitlines()[-1]
+    assert done.returncode == 2 and said.startswith("prism-nb: cannot write ") and ".safetensors" in said, done.stderr[-2000:]
+    assert not [p for p in (tmp_path / "data" / "results").rglob("*") if p.is_file()]
+    done = subprocess.run(command, cwd=ROOT, env=place, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-2000:]
