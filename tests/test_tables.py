@@ -2,6 +2,7 @@
 import csv
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import time
@@ -34,45 +35,58 @@ def test_a_cell_that_fails_is_shown_and_the_rest_goes_on(tmp_path):
     assert [r["error"] for r in csv.DictReader((tmp_path / "beyond_records.csv").open()) if r["row"] == "PRISM"] == ["", ""]
 
 
-def test_a_study_that_is_stopped_says_how_to_go_on_and_goes_on(tmp_path):
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """The small data set, written and decoded once."""
+    data = tmp_path_factory.mktemp("made")
+    done = call("prism-nb", "condense", "--profile", "smoke", "--method", "random", "--out", data / "random.safetensors", PRISM_DATA=data)
+    assert done.returncode == 0, done.stderr
+    return data
+
+
+@pytest.fixture
+def study(tmp_path, made):
+    """Starts a study on a data folder of its own; keyword arguments are those of Popen."""
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "motionshapes-smoke").symlink_to(made / "motionshapes-smoke")
+    shutil.copytree(made / "cache", tmp_path / "data" / "cache")
     place = {**os.environ, "PRISM_DATA": str(tmp_path / "data"), "PRISM_REPORTS": str(tmp_path / "reports"), "PRISM_BARS": "text"}
     command = [BIN / "prism-nb", "study", "--profile", "smoke", "--tables", "4", "--workers", "1"]
-    running = subprocess.Popen(command, cwd=ROOT, env=place, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-                               preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler))
+    return lambda **more: subprocess.Popen(command, cwd=ROOT, env=place, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **more)
+
+
+def ended(running):
+    """What a study said, and how it ended."""
+    return running.communicate(timeout=300)[1], running.returncode
+
+
+def test_a_study_that_is_stopped_says_how_to_go_on_and_goes_on(tmp_path, study):
+    running = study(preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler))
     scores = tmp_path / "data" / "results" / "scores"
     until = time.monotonic() + 240
-    while not (scores.is_dir() and list(scores.iterdir())) and time.monotonic() < until:
+    while not (scores.is_dir() and list(scores.glob("*.json"))) and time.monotonic() < until:
         time.sleep(.05)
     running.send_signal(signal.SIGINT)
-    _, said = running.communicate(timeout=60)
-    assert running.returncode == 130 and said.strip().splitlines()[-1] == "prism-nb: stopped; the same command goes on from the cells that are finished"
+    said, code = ended(running)
+    assert code == 130 and said.strip().splitlines()[-1] == "prism-nb: stopped; the same command goes on from the cells that are finished"
     finished = {p: p.stat().st_mtime_ns for p in scores.iterdir()}
     assert finished and not list((tmp_path / "reports").rglob("*.html"))
-    done = subprocess.run(command, cwd=ROOT, env=place, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0 and len(list(scores.iterdir())) == 4
+    said, code = ended(study())
+    assert code == 0 and len(list(scores.iterdir())) == 4, said[-2000:]
     assert {p: p.stat().st_mtime_ns for p in finished} == finished
 
 
-def test_two_studies_on_one_folder_do_not_harm_each_other(tmp_path):
-    place = {**os.environ, "PRISM_DATA": str(tmp_path / "data"), "PRISM_REPORTS": str(tmp_path / "reports"), "PRISM_BARS": "text"}
-    command = [BIN / "prism-nb", "study", "--profile", "smoke", "--tables", "4", "--workers", "1"]
-    both = [subprocess.Popen(command, cwd=ROOT, env=place, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
-    for running in both:
-        _, said = running.communicate(timeout=300)
-        assert running.returncode == 0, said[-2000:]
+def test_two_studies_on_one_folder_do_not_harm_each_other(tmp_path, study):
+    for said, code in map(ended, [study(), study()]):
+        assert code == 0, said[-2000:]
     records = sorted((tmp_path / "data" / "results" / "scores").iterdir())
     assert len(records) == 4 and all(read_record(p)["scores"] for p in records)
-    assert not [p for p in tmp_path.rglob(".*") if p.is_file()]
+    assert not [p for p in (tmp_path / "data" / "results").rglob(".*")]
 
 
-def test_a_full_disk_is_named_and_leaves_no_damaged_file(tmp_path):
-    place = {**os.environ, "PRISM_DATA": str(tmp_path / "data"), "PRISM_REPORTS": str(tmp_path / "reports"), "PRISM_BARS": "text"}
-    command = [BIN / "prism-nb", "study", "--profile", "smoke", "--tables", "4"]
-    assert call("prism-nb", "condense", "--profile", "smoke", "--method", "random", "--out", tmp_path / "x.safetensors", PRISM_DATA=place["PRISM_DATA"]).returncode == 0   # makes the data
-    no_room = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))   # a condensed set is larger than this
-    done = subprocess.run(command, cwd=ROOT, env=place, capture_output=True, text=True, timeout=300, preexec_fn=no_room)
-    said = done.stderr.strip().splitlines()[-1]
-    assert done.returncode == 2 and said.startswith("prism-nb: cannot write ") and ".safetensors" in said, done.stderr[-2000:]
+def test_a_full_disk_is_named_and_leaves_no_damaged_file(tmp_path, study):
+    # A condensed set is larger than the files that may be written.
+    said, code = ended(study(preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))))
+    last = said.strip().splitlines()[-1]
+    assert code == 2 and last.startswith("prism-nb: cannot write ") and ".safetensors" in last, said[-2000:]
     assert not [p for p in (tmp_path / "data" / "results").rglob("*") if p.is_file()]
-    done = subprocess.run(command, cwd=ROOT, env=place, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr[-2000:]
