@@ -6,11 +6,11 @@
 __all__ = ['SMALL', 'QUICK', 'TINY', 'PLANS', 'WHOLE', 'TITLES', 'COMPUTING', 'STATUS', 'RESET', 'FOUND', 'Plan', 'stills',
            'rates', 'plan', 'Cell', 'cells', 'whole_plan', 'provenance', 'cpu_name', 'prepare', 'write_record',
            'read_record', 'condense_and_watch', 'condensed_of', 'intact', 'all_clips', 'reset_peak', 'peak_mb', 'run',
-           'initialisations', 'attempt', 'start_worker', 'compute', 'results', 'grouped', 'paper', 'row', 'summary',
-           'paired', 'claim']
+           'initialisations', 'attempt', 'start_worker', 'compute', 'note', 'noted', 'results', 'grouped', 'paper',
+           'row', 'summary', 'paired', 'claim']
 
-# %% ../nbs/14_study.ipynb #1f713fd5
-import json, math, multiprocessing, os, platform, re, resource, time
+# %% ../nbs/14_study.ipynb #2ac0f1c1
+import json, math, multiprocessing, os, pickle, platform, re, resource, time
 from concurrent.futures import ProcessPoolExecutor, wait
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timezone
@@ -60,11 +60,11 @@ def rates(vpc, **lr): return {method: rate*vpc for method, rate in lr.items()}  
 PLANS = {
     'smoke': {'motionshapes': Plan('motionshapes-smoke', **SMALL, recipe=dict(iterations=6, **TINY), lr=dict(dm=20., wang=10., prism=20.), training=Training(epochs=8, width=.125),
                                    seeds=2, initialisations=1, whole=Training(epochs=2, batch=32, width=.125))},
-    'quick': {'motionshapes': Plan('motionshapes', **SMALL, recipe=dict(iterations=200, **QUICK), lr=dict(dm=50., wang=10., prism=30.), training=Training(epochs=100, width=.25),
+    'quick': {'motionshapes': Plan('motionshapes', **SMALL, recipe=dict(iterations=200, **QUICK), lr=dict(dm=50., wang=100., prism=30.), training=Training(epochs=100, width=.25),
                                    whole=Training(epochs=40, batch=32, width=.25), more={
-                  4: dict(lr=rates(4, dm=50., wang=10., prism=30.), training=Training(epochs=40, batch=20, width=.25)),
-                  5: dict(recipe=dict(iterations=120, **{**QUICK, **stills(5, 60)}), lr=rates(5, dm=50., wang=10., prism=30.), training=Training(epochs=40, batch=25, width=.25)),
-                  10: dict(recipe=dict(iterations=80, **{**QUICK, **stills(10, 40)}), lr=rates(10, dm=50., wang=10., prism=30.), training=Training(epochs=25, batch=25, width=.25))}),
+                  4: dict(lr=rates(4, dm=50., wang=100., prism=30.), training=Training(epochs=40, batch=20, width=.25)),
+                  5: dict(recipe=dict(iterations=120, **{**QUICK, **stills(5, 60)}), lr=rates(5, dm=50., wang=100., prism=30.), training=Training(epochs=40, batch=25, width=.25)),
+                  10: dict(recipe=dict(iterations=80, **{**QUICK, **stills(10, 40)}), lr=rates(10, dm=50., wang=100., prism=30.), training=Training(epochs=25, batch=25, width=.25))}),
               'jhmdb': Plan('jhmdb', Sampling(8, 4), Geometry((64, 64), 64), recipe=dict(iterations=1000, **QUICK), lr=dict(dm=10., prism=10.),
                             training=Training(epochs=200, width=.25), seeds=2, snapshots=4)},
 }
@@ -295,13 +295,26 @@ def compute(
             bar.update(counter.value - bar.n)
             for future in done: future.result()
 
-# %% ../nbs/14_study.ipynb #6a205ada
+# %% ../nbs/14_study.ipynb #3cad66e3
+def note(cells: list[Cell]):
+    "Add cells to the list of what is being made from them, where `PRISM_USED` names a file for it."
+    if path := os.environ.get('PRISM_USED'):
+        with open(path, 'ab') as f: pickle.dump(cells, f)
+
+def noted(path: Path) -> list[Cell]:
+    "The cells that `note` has added to a file."
+    found = []
+    with path.open('rb') as f:
+        while f.peek(1): found += pickle.load(f)
+    return found
+
+# %% ../nbs/14_study.ipynb #6085c576
 def results(
     cells: list[Cell],   # asked for
     workers: int = 0     # processes; 0: as many as cores
 ) -> list[dict]:         # their records, in order; one that failed has no scores and an 'error'
     "The records of cells: read where they are there, computed where they are missing; a cell asked for twice runs once."
-    at_least('workers', workers, 0)
+    at_least('workers', workers, 0); note(cells)
     paths = [cell.path() for cell in cells]
     missing = [cell for path, cell in dict(zip(paths, cells)).items() if read_record(path) is None]
     if missing: compute(missing, workers or os.cpu_count())

@@ -7,16 +7,22 @@ import sys
 
 import nbformat
 import pytest
+from prism_nb.study import cells, plan, read_record
 
 from conftest import ROOT, call
+
+
+def again(reports):
+    done = call("prism-nb", "study", "--profile", "smoke", "--tables", "1,5,audit", PRISM_REPORTS=reports)
+    assert done.returncode == 0, done.stderr
+    return done
 
 
 @pytest.fixture(scope="module")
 def smoke(tmp_path_factory):
     """A part of the smoke study, run as a person would; its report folder. (Every table notebook runs as a notebook's test.)"""
     reports = tmp_path_factory.mktemp("reports")
-    done = call("prism-nb", "study", "--profile", "smoke", "--tables", "1,5,audit", PRISM_REPORTS=reports)
-    assert done.returncode == 0, done.stderr
+    done = again(reports)
     pages = [line.removeprefix("report: ") for line in done.stdout.splitlines()]
     assert pages[0] == str(reports / "smoke" / "table1.html") and pages[-1] == str(reports / "smoke" / "index.html")
     return reports / "smoke"
@@ -40,6 +46,17 @@ def test_the_front_page_leads_to_every_page(smoke):
     front = (smoke / "index.html").read_text()
     for page in smoke.glob("*.html"):
         assert page.name == "index.html" or f'href="{page.name}"' in front
+
+
+def test_a_second_run_makes_only_what_is_not_there_any_more(smoke):
+    def written(): return {p.name: p.stat().st_mtime_ns for p in smoke.glob("table*.html")}
+    first = written()
+    again(smoke.parent)
+    assert written() == first
+    mine = cells(plan("smoke", "motionshapes"), ["prism"], metric="l2", epsilon=0.141)[0].path()
+    mine.write_bytes(mine.read_bytes()[:-20])   # a record of Table 5 alone
+    again(smoke.parent)
+    assert read_record(mine) and {name for name in first if written()[name] != first[name]} == {"table5.html"}
 
 
 def test_the_control_of_table_5_is_prism_to_the_bit(smoke):
