@@ -7,6 +7,7 @@ import sys
 
 import nbformat
 import pytest
+from prism_nb.cli import app
 from prism_nb.study import cells, plan, read_record
 
 from conftest import ROOT, call
@@ -77,20 +78,33 @@ def test_the_executed_notebook_holds_no_log_and_no_path(smoke):
     assert not [o for c in nb.cells if c.cell_type == "code" for o in c.outputs if o.get("name") == "stderr"]
 
 
-def refused(*command, **environment):
-    done = call("prism-nb", *command, **environment)
-    assert done.returncode == 2, done.stdout + done.stderr
-    assert len(done.stderr.strip().splitlines()) == 1 and done.stderr.startswith("prism-nb: "), done.stderr
-    return done.stderr
+@pytest.fixture
+def refused(monkeypatch, capsys):
+    """Runs a command that must end with one line and exit code 2; returns the line."""
+    def run(*command, **environment):
+        monkeypatch.setattr(sys, "argv", ["prism-nb", *map(str, command)])
+        for name, value in environment.items():
+            monkeypatch.setenv(name, str(value))
+        with pytest.raises(SystemExit) as ended:
+            app()
+        said = capsys.readouterr().err
+        assert ended.value.code == 2 and len(said.strip().splitlines()) == 1 and said.startswith("prism-nb: "), said
+        return said
+    return run
 
 
-def test_a_data_folder_that_cannot_be_written_is_named(tmp_path, real):
+def test_from_outside_too_bad_input_is_one_line(tmp_path):
+    done = call("prism-nb", "study", "--dataset", "jhmdb", "--root", tmp_path / "none")
+    assert done.returncode == 2 and done.stderr.startswith("prism-nb: ") and len(done.stderr.strip().splitlines()) == 1 and str(tmp_path / "none") in done.stderr
+
+
+def test_a_data_folder_that_cannot_be_written_is_named(tmp_path, real, refused):
     place = dict(PRISM_DATA="/dev/null/data", PRISM_REPORTS=tmp_path)
     assert "cannot write /dev/null/data" in refused("study", "--dataset", "jhmdb", "--root", real / "jhmdb", "--tables", "1", **place)
     assert not list(tmp_path.rglob("*.*"))
 
 
-def test_a_missing_or_empty_data_folder_is_named(tmp_path):
+def test_a_missing_or_empty_data_folder_is_named(tmp_path, refused):
     assert "root" in refused("study", "--dataset", "jhmdb")
     assert str(tmp_path / "none") in refused("study", "--dataset", "jhmdb", "--root", tmp_path / "none")
     (tmp_path / "empty").mkdir()
@@ -98,7 +112,7 @@ def test_a_missing_or_empty_data_folder_is_named(tmp_path):
 
 
 @pytest.mark.parametrize("where", ["/dev/null/set.safetensors", "read-only"])
-def test_an_output_that_cannot_be_written_is_named_before_the_work(tmp_path, smoke, where):
+def test_an_output_that_cannot_be_written_is_named_before_the_work(tmp_path, smoke, refused, where):
     if where == "read-only":
         if os.geteuid() == 0:
             pytest.skip("root may write to a read-only folder")
@@ -107,8 +121,8 @@ def test_an_output_that_cannot_be_written_is_named_before_the_work(tmp_path, smo
     assert f"cannot write {where}" in refused("condense", "--profile", "smoke", "--out", where)
 
 
-@pytest.mark.parametrize("content", [b"", b"not a set", b"\x00" * 100])
-def test_an_artifact_that_is_not_ours_is_refused(tmp_path, content):
+@pytest.mark.parametrize("content", [b"", b"not a set", b"\x00" * 100], ids=["empty", "text", "zeros"])
+def test_an_artifact_that_is_not_ours_is_refused(tmp_path, refused, content):
     path = tmp_path / "set.safetensors"
     path.write_bytes(content)
     for command in (("evaluate", path), ("show", path, "--out", tmp_path / "x.png")):
@@ -118,7 +132,7 @@ def test_an_artifact_that_is_not_ours_is_refused(tmp_path, content):
 
 @pytest.mark.parametrize("option, value, says", [("--vpc", "0", "vpc is 0"), ("--vpc", "999", "vpc is 999, but class"), ("--lr", "nan", "lr is nan"),
                                                  ("--method", "dn", "method is 'dn'"), ("--iterations", "-1", "iterations is -1")])
-def test_a_bad_recipe_is_refused_and_leaves_nothing(tmp_path, smoke, option, value, says):
+def test_a_bad_recipe_is_refused_and_leaves_nothing(tmp_path, smoke, refused, option, value, says):
     assert says in refused("condense", "--profile", "smoke", option, value, "--out", tmp_path / "x.safetensors")
     assert not list(tmp_path.iterdir())
 
