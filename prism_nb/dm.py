@@ -14,20 +14,20 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-# %% ../nbs/07_dm.ipynb #2ee29142
+# %% ../nbs/07_dm.ipynb #95af3111
 def distribution_matching(
-    real_features: Tensor,       # (n,D), features of real clips of one class
-    synthetic_features: Tensor   # (m,D), features of its synthetic videos
-) -> Tensor:                     # scalar
-    "Squared distance of the two feature means; one class."
-    return (real_features.mean(0) - synthetic_features.mean(0)).square().sum()
+    real_features: Tensor,       # (…,n,D), features of real clips of one class
+    synthetic_features: Tensor   # (…,m,D), features of its synthetic videos
+) -> Tensor:                     # (…), one for each class
+    "Squared distance of the two feature means of a class."
+    return (real_features.mean(-2) - synthetic_features.mean(-2)).square().sum(-1)
 
-# %% ../nbs/07_dm.ipynb #2fcb478b
+# %% ../nbs/07_dm.ipynb #bf4e4c3e
 @dataclass(frozen=True)
 class Objective:
     "What the synthetic videos of a class should come near to, and how far they are from it."
     wanted: Callable    # (network, real, label) → Tensor, without a graph
-    loss: Callable      # (network, wanted, synthetic, label) → scalar, with a graph to `synthetic`
+    loss: Callable      # (network, wanted of c classes (c,…), their videos (c·m,T,3,H,W), their labels) → (c,), with a graph to the videos
     small: bool = False # what is wanted is a few numbers, worth keeping
 
     def __call__(self,
@@ -37,7 +37,7 @@ class Objective:
         label: int = 0        # the class
     ) -> Tensor:              # scalar, with a graph to `synthetic`
         "Both sides at once."
-        return self.loss(network, self.wanted(network, real, label), synthetic, label)
+        return self.loss(network, self.wanted(network, real, label)[None], synthetic, range(label, label + 1))[0]
 
 # %% ../nbs/07_dm.ipynb #a62ab644
 @torch.no_grad()
@@ -45,9 +45,9 @@ def mean_features(network: nn.Module, real: Tensor, label: int) -> Tensor: # (1,
     "What distribution matching wants: the mean features of real clips."
     return network.embed(real).mean(0, keepdim=True)
 
-def feature_distance(network: nn.Module, wanted: Tensor, synthetic: Tensor, label: int) -> Tensor: # scalar
-    "How far the mean features of synthetic videos are from it."
-    return distribution_matching(wanted, network.embed(synthetic))
+def feature_distance(network: nn.Module, wanted: Tensor, synthetic: Tensor, labels: range) -> Tensor: # (c,)
+    "How far the mean features of synthetic videos are from it; all classes are embedded at once."
+    return distribution_matching(wanted, network.embed(synthetic).unflatten(0, (len(labels), -1)))
 
 dm = Objective(mean_features, feature_distance, small=True)
 
@@ -62,9 +62,11 @@ def real_gradients(network: nn.Module, real: Tensor, label: int) -> Tensor: # (p
     "What equation 7 wants; the network is used without dropout."
     return weight_gradients(network.eval().requires_grad_(), real, label, graph=False)
 
-def gradient_distance(network: nn.Module, wanted: Tensor, synthetic: Tensor, label: int) -> Tensor: # scalar
-    "Squared distance of the loss gradients with respect to the weights."
-    return (weight_gradients(network.eval().requires_grad_(), synthetic, label, graph=True) - wanted).square().sum()
+def gradient_distance(network: nn.Module, wanted: Tensor, synthetic: Tensor, labels: range) -> Tensor: # (c,)
+    "Squared distance of the loss gradients with respect to the weights, class by class."
+    network.eval().requires_grad_()
+    found = [weight_gradients(network, videos, label, graph=True) for videos, label in zip(synthetic.chunk(len(labels)), labels)]
+    return (torch.stack(found) - wanted).square().sum(1)
 
 gradient_matching = Objective(real_gradients, gradient_distance)
 OBJECTIVES = {'dm': dm, 'gradient-matching': gradient_matching}

@@ -27,9 +27,9 @@ class Frames:
         "Frames stored a video, now."
         return self.is_key.sum().item()/len(self.is_key)
 
-    def play(self, rows, draw: torch.Generator) -> Tensor: # (n,T,C,H,W), with a graph to `frames`
-        "The videos `rows` as an iteration plays them; a video is played in one way."
-        return self.dense(rows)
+    def play(self, draw: torch.Generator) -> Tensor: # (N,T,C,H,W), with a graph to `frames`
+        "All videos as an iteration plays them; a video is played in one way."
+        return self.dense()
 
     def condensed(self, labels: Tensor, classes: list[str], inserted_at: Tensor, **facts) -> Condensed:
         "What is stored, as a condensed set."
@@ -159,11 +159,11 @@ def dense(self: StaticDynamic, rows=slice(None)) -> Tensor: # (4n,T,C,H,W), with
     return hallucinate(self.static[rows], self.dynamic[rows], self.weight, self.bias)
 
 @patch
-def play(self: StaticDynamic, rows, draw: torch.Generator) -> Tensor: # (n,T,C,H,W), with a graph to what is learned
-    "The videos `rows`, each in one of its pairs, drawn anew at every iteration."
-    static, dynamic = self.static[rows], self.dynamic[rows]
-    n, which = torch.arange(len(static)), torch.randint(self.PAIR, (2, len(static)), generator=draw)
-    return hallucinate(static[n, which[0]][:, None], dynamic[n, which[1]][:, None], self.weight, self.bias)
+def play(self: StaticDynamic, draw: torch.Generator) -> Tensor: # (N,T,C,H,W), with a graph to what is learned
+    "All videos, each in one of its pairs, drawn anew at every iteration."
+    n = torch.arange(len(self.static))
+    static, dynamic = torch.randint(self.PAIR, (2, len(n)), generator=draw)
+    return hallucinate(self.static[n, static][:, None], self.dynamic[n, dynamic][:, None], self.weight, self.bias)
 
 @patch
 def grow(self: StaticDynamic, rows, gradients: Tensor, draw: torch.Generator) -> Tensor: # (n,T) bool

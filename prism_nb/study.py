@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pandas as pd, torch
 from fastcore.basics import patch
-from scipy.stats import t as student
+from scipy.special import stdtrit
 
 from . import condensation, datasets, motionshapes, rules
 from .condensation import Condensation, Recipe
@@ -359,7 +359,7 @@ def summary(
     "A table of rows."
     return pd.DataFrame([{'row': name, **row(records)} for name, records in groups.items()])
 
-# %% ../nbs/14_study.ipynb #8573dd76
+# %% ../nbs/14_study.ipynb #2f2ad417
 def paired(
     a: list[dict],   # records of one row
     b: list[dict]    # of another, with the same seeds
@@ -368,7 +368,7 @@ def paired(
     mean = lambda r: sum(s['top1'] for s in r['scores'])/len(r['scores'])
     differences = (pd.Series({r['seed']: mean(r) for r in a if r['scores']}, dtype=float) - pd.Series({r['seed']: mean(r) for r in b if r['scores']}, dtype=float)).dropna()
     n, effect = len(differences), differences.mean()
-    half = student.ppf(.975, n - 1)*differences.std()/math.sqrt(n) if n > 1 else math.inf
+    half = stdtrit(n - 1, .975)*differences.std()/math.sqrt(n) if n > 1 else math.inf
     verdict = 'higher' if effect - half > 0 else 'lower' if effect + half < 0 else 'cannot tell'
     return dict(difference=effect, low=effect - half, high=effect + half, seeds=n, verdict=verdict)
 

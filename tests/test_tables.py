@@ -14,9 +14,6 @@ from conftest import BIN, ROOT, call
 
 
 @pytest.mark.parametrize("arguments, says", [
-    (("-p", "vpc", "one"), "vpc is 'one', but must be of type int or list"),
-    (("-p", "vpc", "0"), "vpc is 0, but must be at least 1"),
-    (("-p", "profile", "huge"), "profile is 'huge', but must be one of"),
     (("-p", "methods", '["dm"]'), "methods is '[\"dm\"]', but must be of type list"),
     (("-y", "methods: [mtt]"), "method is 'mtt', but must be one of"),
     (("-p", "vcp", "2"), "parameter is 'vcp', but must be one of"),
