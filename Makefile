@@ -20,6 +20,7 @@ lab: .venv/installed
 bench: .venv/installed
 	$(BIN)/python benchmarks/decode.py
 	$(BIN)/python benchmarks/iteration.py
+	$(BIN)/python benchmarks/initialisations.py
 
 readme: .venv/installed
 	$(BIN)/jupyter nbconvert --to markdown --output-dir . --output README nbs/index.ipynb
