@@ -271,7 +271,7 @@ def lead(name: str) -> str: # HTML
 
 CAUTION = ('As this profile measured them, on its own data: paired over condensation seeds, with 95 % intervals, of which one in twenty misses by chance. '
            'A method that had not finished learning is judged all the same; Table 1 says which those are, under “Had it finished?”. '
-           'A verdict can hang on how long networks are trained on a condensed set: Beyond the tables has three lengths.')
+           'A verdict can hang on how long networks are trained on a condensed set: Beyond the tables judges the same sets at other lengths.')
 
 def index_body(
     folder: Path   # of reports
