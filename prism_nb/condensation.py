@@ -13,8 +13,6 @@ from fastcore.basics import patch
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save as to_bytes
 from torch import Tensor
 
 from . import coresets
@@ -25,7 +23,7 @@ from .evaluation import Training
 from .insertion import METRICS, PICKS, REFERENCES, Schedule
 from .memory import GRADIENTS, MEMORIES, StaticDynamic, build_memory
 from .networks import NETWORKS, build, initialise
-from .rules import PrismError, at_least, atomic, code_version, data_folder, device, fingerprint, generator, one_of, progress
+from .rules import PrismError, at_least, code_version, computer, data_folder, device, fingerprint, generator, kept, one_of, progress
 
 # %% ../nbs/12_condensation.ipynb #cae7d1d6
 @dataclass(frozen=True)
@@ -206,7 +204,7 @@ def block_path(self: Condensation, block: int) -> Path:
     "Where a block lies, under a name that says all that made it."
     clips, recipe = self.clips, self.recipe
     name = fingerprint(clips.fingerprint, clips.rows.tolist(), clips.labels.tolist(), clips.classes, self.seed, recipe.objective, recipe.batch_real, recipe.network, recipe.width,
-                       str(device()), torch.get_num_threads(), torch.__version__, code_version(ROOMS))
+                       computer(), torch.get_num_threads(), code_version(ROOMS))
     return data_folder()/'cache'/f'wanted-{name}'/f'{block*BLOCK:06d}.safetensors'
 
 # %% ../nbs/12_condensation.ipynb #96095d7a
@@ -219,15 +217,11 @@ def compute_block(self: Condensation, block: int) -> Tensor: # (BLOCK,classes,â€
         wanted.append(torch.stack([self.wanted(iteration, label) for label in range(len(self.clips.classes))]))
     return torch.stack(wanted)
 
-# %% ../nbs/12_condensation.ipynb #c148738c
+# %% ../nbs/12_condensation.ipynb #53740ad0
 @patch
 def read_block(self: Condensation, block: int) -> Tensor: # (BLOCK,classes,â€¦)
     "What is wanted in a block: from its file, or computed and kept."
-    path = self.block_path(block)
-    try: return load_file(path)['wanted'].to(device())
-    except (OSError, SafetensorError): found = self.compute_block(block)
-    with atomic(path) as t: t.write_bytes(to_bytes({'wanted': found.cpu()}))
-    return found
+    return kept(self.block_path(block), lambda: self.compute_block(block)).to(device())
 
 # %% ../nbs/12_condensation.ipynb #2d6cf11a
 @patch

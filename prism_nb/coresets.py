@@ -5,15 +5,14 @@
 # %% auto #0
 __all__ = ['ROOMS', 'BY_FEATURES', 'check_size', 'random', 'herding', 'k_center', 'features']
 
-# %% ../nbs/11_coresets.ipynb #61483234
-import numpy as np
+# %% ../nbs/11_coresets.ipynb #d8a15086
 import torch
 from dataclasses import asdict
 from torch import Tensor
 
 from .datasets import Clips
 from .evaluation import Training, predict, train
-from .rules import PrismError, at_least, atomic, code_version, data_folder, fingerprint
+from .rules import PrismError, at_least, code_version, computer, data_folder, fingerprint, kept
 
 # %% ../nbs/11_coresets.ipynb #72de6152
 def check_size(n: int, k: int):
@@ -72,11 +71,8 @@ def features(
 ) -> Tensor:             # (n,D), a row for each training clip
     "Features of the training clips by a network that was trained on them."
     clips = clips.train
-    name = fingerprint(clips.fingerprint, clips.rows.tolist(), seed, asdict(training), network, code_version(ROOMS))
-    path = data_folder()/'cache'/f'features-{name}.npy'
-    if not path.exists():
-        model, _ = train(clips, network, seed, training)
-        with atomic(path) as t: np.save(t, predict(model, clips, embed=True).numpy())
-    return torch.from_numpy(np.load(path))
+    name = fingerprint(clips.fingerprint, clips.rows.tolist(), seed, asdict(training), network, computer(), code_version(ROOMS))
+    def compute(): return predict(train(clips, network, f'features {seed}', training)[0], clips, embed=True)
+    return kept(data_folder()/'cache'/f'features-{name}.safetensors', compute)
 
 BY_FEATURES = {'herding': herding, 'k-center': k_center}

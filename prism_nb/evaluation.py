@@ -30,11 +30,11 @@ class Training:
     def __post_init__(self):
         for name, least in dict(epochs=1, batch=1, lr=0., momentum=0., weight_decay=0., width=1/64).items(): at_least(name, getattr(self, name), least)
 
-# %% ../nbs/10_evaluation.ipynb #02f337c4
+# %% ../nbs/10_evaluation.ipynb #eccfde26
 def train(
     source,                    # has .labels, .videos(positions) and .classes
     network: str = 'minic3d',  # by name
-    seed: int = 0,             # of weights, order and dropout
+    seed: int|str = 0,         # of weights, order and dropout
     training: Training = Training()
 ) -> tuple[nn.Module, list[float]]: # the trained network, and the mean loss of each epoch
     "A network trained from scratch on `source`."

@@ -8,11 +8,11 @@ __all__ = ['PLAIN', 'PAGE', 'CLAIM', 'TABLES', 'PAPER', 'MAIN', 'ASKED', 'CAUTIO
            'report_folder', 'bars_as_text', 'as_here', 'Page', 'noting', 'run_table', 'execute', 'failed_cells', 'read',
            'lead', 'index_body', 'write_index', 'fits', 'run_study']
 
-# %% ../nbs/15_reports.ipynb #32c6f971
-import html, os, pickle, re, sys, tempfile
+# %% ../nbs/15_reports.ipynb #65bda9c3
+import html, os, re, sys, tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import nbformat, pandas as pd, papermill
@@ -22,7 +22,7 @@ from papermill.exceptions import PapermillExecutionError
 
 from .datasets import DATASETS, root_of
 from .rules import PrismError, atomic, code_version, data_folder, fingerprint, home, one_of, reports_folder
-from .study import noted, plan, read_record
+from .study import cell_of, finished, noted, plan, read_record, write_record
 
 # %% ../nbs/15_reports.ipynb #dcce1f4f
 def check_parameters(
@@ -115,8 +115,8 @@ def rows(
     if table.failed.any(): shown['failed'] = table.failed
     return html_table(shown)
 
-# %% ../nbs/15_reports.ipynb #e5a6e84a
-CLAIM = ['claim', 'better', 'worse', 'difference', 'low', 'high', 'seeds', 'found', 'printed']
+# %% ../nbs/15_reports.ipynb #38087a14
+CLAIM = ['claim', 'whose', 'difference', 'low', 'high', 'seeds', 'found', 'printed']
 
 def write_claims(found: list[dict], path: Path):
     "Write what became of claims, be there any or none."
@@ -125,18 +125,18 @@ def write_claims(found: list[dict], path: Path):
 def claims(
     found: list[dict]   # of `study.claim`
 ) -> str:               # HTML
-    "What the paper claims, what was found, and how sure that is."
+    "What is claimed, by whom, what was found, and how sure that is."
     signed = lambda x: '–' if pd.isna(x) else f'{x:+.1f}'
-    return html_table(pd.DataFrame([{'the paper says': c['claim'], 'this study': c['found'], 'difference [points]': signed(c['difference']),
+    return html_table(pd.DataFrame([{'claim': c['claim'], 'whose': c['whose'], 'this study': c['found'], 'difference [points]': signed(c['difference']),
         '95 % interval': f"{signed(c['low'])} … {signed(c['high'])}" if c['seeds'] > 1 else '–', 'seeds': c['seeds'], "the paper's difference": signed(c['printed'])} for c in found]))
 
-# %% ../nbs/15_reports.ipynb #1e0b012f
+# %% ../nbs/15_reports.ipynb #0f73f6a5
 def write_records(
     groups: dict[str, list[dict]], # records by row
     path: Path                     # a CSV file
 ):
     "One line for every evaluated network, and one for every cell that failed."
-    write_csv(pd.DataFrame([dict(row=name, method=r['method'], vpc=r['cell']['recipe']['vpc'], seed=r['seed'], network=r['cell']['network'], initialisation=i, top1=s.get('top1'), top5=s.get('top5'),
+    write_csv(pd.DataFrame([dict(row=name, method=r['method'], vpc=r['cell']['recipe']['vpc'], seed=r['seed'], network=r['cell']['network'], initialisation=r['seed']*r['cell']['plan']['initialisations'] + i, top1=s.get('top1'), top5=s.get('top5'),
         storage_bytes=r.get('storage'), key_frames=sum(r['key_frames'])/len(r['key_frames']) if 'key_frames' in r else None, final_loss=(r.get('losses') or [None])[-1],
         data=r.get('data'), code=r['code'], torch=r['torch'], hardware=r['hardware'], finished=r['finished'], error=r.get('error', ''))
         for name, records in groups.items() for r in records for i, s in enumerate(r['scores'] or [{}])]), path)
@@ -149,7 +149,7 @@ def made_by(
         'data': r['data'], 'code': r['code'], 'torch': r['torch'], 'hardware': r['hardware'], 'condense [s]': round(r['condense_seconds'], 1), 'real side [s]': round(r['real_seconds'], 1), 'evaluate [s]': round(r['evaluate_seconds'], 1), 'peak [MB]': round(r['peak_mb'])}
         for name, records in groups.items() for r in records if r['scores']]))
 
-# %% ../nbs/15_reports.ipynb #8f4245a1
+# %% ../nbs/15_reports.ipynb #cbce8578
 TABLES = {'first': ('table1', 'Table 1'), '1': ('table1', 'Table 1'), '2': ('table2', 'Table 2'), '3': ('table3', 'Table 3'), '4': ('table4', 'Table 4'), '5': ('table5', 'Table 5'), 'A': ('tableA', 'Table A'), 'figures': ('figures', 'Figures 3 and 5 to 7'), 'motion': ('motion', 'Does the insertion find motion?'), 'beyond': ('beyond', 'Beyond the tables'), 'lemma1': ('lemma1', 'Lemma 1'),
           'audit': ('audit', 'The arithmetic of the paper'), 'tuning': ('tuning', 'Learning rates')}   # name → notebook, title
 PAPER = [name for name in TABLES if name != 'tuning']   # the whole study; 'first' is Table 1 with its three main methods, so that it is soon there
@@ -157,8 +157,11 @@ MAIN = ['random', 'dm', 'prism']
 ASKED = {   # what a profile asks of a table on a data set, beyond the notebook's own defaults
     ('quick', 'motionshapes'): {
         'first': dict(methods=MAIN), '1': dict(vpc=[1, 5, 10]), '2': dict(vpc=[1, 5, 10]), '3': dict(epochs=50), '4': dict(starts=[2, 3, 4, 6, 8]), 'figures': dict(clips_a_class=20), 'lemma1': dict(seeds=5, draws=10000),
-        'beyond': dict(epsilons=[.05, .2], lengths=[.5, 2.], rate_gradient_matching=3., on_plot=[1, 5, 10]),
-        'tuning': dict(seeds=3, rates={1: {'dm': [5., 10., 20., 30., 50.], 'wang': [10., 30., 100., 300.], 'prism': [10., 20., 30., 40.]}, 5: {'dm': [50., 100., 250.]}})},
+        'beyond': dict(epsilons=[-.05, -.01, .01], lengths=[.5, 2., 4.], rate_gradient_matching=3., on_plot=[1, 5, 10]),
+        'tuning': dict(seeds=3, batches={vpc: [50, 100, 200, 400] for vpc in (1, 5, 10)},
+                       rates={1: {'dm': {'lr': [5., 10., 20., 30., 50.]}, 'wang': {'lr': [30., 100., 300.], 'static_lr': [3., 10., 30.], 'hallucinator_lr': [1e-4, 1e-3, 1e-2]}, 'prism': {'lr': [10., 20., 30., 40.]}},
+                              5: {'dm': {'lr': [50., 100., 250.]}, 'wang': {'lr': [150., 500., 1500.], 'static_lr': [15., 50., 150.]}, 'prism': {'lr': [50., 100., 150.]}},
+                              10: {'dm': {'lr': [100., 200., 500.]}, 'wang': {'lr': [300., 1000., 3000.]}, 'prism': {'lr': [100., 200., 300.]}}})},
     ('quick', 'jhmdb'): {'1': dict(methods=MAIN)},
     ('smoke', 'motionshapes'): {'first': dict(methods=MAIN)},
 }
@@ -200,7 +203,7 @@ class Page:
     @property
     def html(self) -> Path: return self.folder/f'{self.name}.html'
     @property
-    def kept(self) -> Path: return data_folder()/'results'/'pages'/f'{fingerprint(str(self.folder), self.name)}.pickle'   # what is remembered of its making
+    def kept(self) -> Path: return data_folder()/'results'/'pages'/f'{fingerprint(str(self.folder), self.name)}.json'   # what is remembered of its making
     @property
     def takes(self) -> dict: return {k: v for k, v in self.parameters.items() if k in papermill.inspect_notebook(self.source)}
 
@@ -215,9 +218,14 @@ def made(self: Page) -> str:
 @patch
 def up_to_date(self: Page) -> bool:
     "Whether making it again would give the same page."
-    try: made, cells = pickle.loads(self.kept.read_bytes())
-    except Exception: return False   # not there, damaged, or of other code: whatever a pickle can raise
-    return made == self.made() and self.html.exists() and self.html.with_suffix('.ipynb').exists() and all(read_record(path) for path in {cell.path() for cell in cells})
+    kept = read_record(self.kept)
+    if not kept or kept['made'] != self.made() or not all((self.folder/name).exists() for name in kept['wrote']): return False
+    return all(finished(path) for path in {cell_of(facts).path() for facts in kept['cells']})
+
+@patch
+def files(self: Page) -> dict[str, int]: # name → when it was written
+    "What a page has in the folder of reports: itself, its notebook, its CSV files."
+    return {p.name: p.stat().st_mtime_ns for p in self.folder.glob(f'{self.name}[._]*')}
 
 # %% ../nbs/15_reports.ipynb #1ba1e9f7
 @contextmanager
@@ -228,16 +236,18 @@ def noting() -> Iterator[Path]:
         try: yield Path(folder)/'used'
         finally: del os.environ['PRISM_USED']
 
-# %% ../nbs/15_reports.ipynb #32fa5771
+# %% ../nbs/15_reports.ipynb #c840999e
 def run_table(
     page: Page
 ) -> Path:  # the page
     "Execute a table notebook and write its report, notebook and page, unless they are up to date."
     if not page.source.exists(): raise PrismError(f'{page.source} is missing: the study runs from a clone of the repository')
     if page.up_to_date(): return page.html
+    before = page.files()
     with noting() as used:
         execute(page.source, page.html.with_suffix('.ipynb'), page.takes, TABLES[page.table][1])
-        with atomic(page.kept) as t: t.write_bytes(pickle.dumps((page.made(), noted(used))))
+        wrote = [name for name, when in page.files().items() if before.get(name) != when]
+        write_record(page.kept, dict(made=page.made(), wrote=wrote, cells=[asdict(cell) for cell in noted(used)]))
     return page.html
 
 def execute(source: Path, target: Path, parameters: dict, title: str):
@@ -270,8 +280,8 @@ def lead(name: str) -> str: # HTML
     return html.escape(next(line.removeprefix('> ') for line in first.splitlines() if line.startswith('> ')))
 
 CAUTION = ('As this profile measured them, on its own data: paired over condensation seeds, with 95 % intervals, of which one in twenty misses by chance. '
-           'A method that had not finished learning is judged all the same; Table 1 says which those are, under “Had it finished?”. '
-           'A verdict can hang on how long networks are trained on a condensed set: Beyond the tables judges the same sets at other lengths.')
+           'A claim about a method whose loss was still falling is not judged. '
+           'A verdict can hang on how long networks are trained on a condensed set: that length was chosen by what real clips need, and Beyond the tables judges the same sets at other lengths.')
 
 def index_body(
     folder: Path   # of reports

@@ -4,17 +4,20 @@
 
 # %% auto #0
 __all__ = ['MALLOPT', 'COUNTER', 'PrismError', 'CannotWrite', 'one_of', 'at_least', 'fingerprint', 'generator', 'isolated',
-           'device', 'keep_memory', 'atomic', 'write_json', 'home', 'data_folder', 'reports_folder', 'code_version',
-           'share_progress', 'counted', 'progress']
+           'device', 'computer', 'keep_memory', 'give_back_memory', 'atomic', 'write_json', 'digest', 'kept', 'home',
+           'data_folder', 'reports_folder', 'code_version', 'share_progress', 'counted', 'progress']
 
-# %% ../nbs/00_rules.ipynb #488dc181
+# %% ../nbs/00_rules.ipynb #b578c490
 import ast, ctypes, hashlib, json, os, tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save as to_bytes
+from torch import Tensor
 from tqdm.auto import tqdm as auto_bar
 from tqdm.std import tqdm as text_bar
 
@@ -79,6 +82,10 @@ def device() -> torch.device: # the GPU if there is one; PRISM_DEVICE says other
     "Where condensation and evaluation run."
     return torch.device(os.environ.get('PRISM_DEVICE') or ('cuda' if torch.cuda.is_available() else 'cpu'))
 
+def computer() -> list[str]:
+    "Of what computes, what may change last bits and is not in our code."
+    return [device().type, torch.__version__]
+
 # %% ../nbs/00_rules.ipynb #a81a7a95
 MALLOPT = {-1: 2**31 - 1, -4: 0}   # glibc's M_TRIM_THRESHOLD and M_MMAP_MAX
 
@@ -86,6 +93,10 @@ def keep_memory():
     "From now on, freed memory stays with the process; does nothing where the C library is not glibc."
     if not hasattr(libc := ctypes.CDLL(None), 'gnu_get_libc_version'): return
     for option, value in MALLOPT.items(): libc.mallopt(option, value)
+
+def give_back_memory():
+    "Give what has been freed so far back to the system, even under `keep_memory`."
+    if hasattr(libc := ctypes.CDLL(None), 'gnu_get_libc_version'): libc.malloc_trim(0)
 
 # %% ../nbs/00_rules.ipynb #c390faf3
 @contextmanager
@@ -112,6 +123,31 @@ def write_json(
 ):
     "Write `value` as JSON, atomically."
     with atomic(path) as t: t.write_text(json.dumps(value, indent=1, sort_keys=True) + '\n', encoding='utf-8')
+
+# %% ../nbs/00_rules.ipynb #4a0a7583
+def digest(
+    tensors: dict[str, Tensor], # by name, on the CPU
+    *said                       # anything JSON can say
+) -> str:                       # 32 hexadecimal digits
+    "A name for the content of tensors, and for what is said of them."
+    made = hashlib.blake2b(json.dumps(said, sort_keys=True).encode(), digest_size=16)
+    for name in sorted(tensors):
+        made.update(f'{name}{tensors[name].dtype}{tuple(tensors[name].shape)}'.encode()); made.update(tensors[name].contiguous().numpy())
+    return made.hexdigest()
+
+# %% ../nbs/00_rules.ipynb #85ee8f05
+def kept(
+    path: Path,               # ends in .safetensors
+    compute: Callable[[], Tensor]
+) -> Tensor:                  # on the CPU
+    "A tensor from its file, if it is there as it was written; else computed, and written."
+    try:
+        with safe_open(path, 'pt') as f: found, said = {k: f.get_tensor(k) for k in f.keys()}, f.metadata() or {}
+        if said.get('digest') == digest(found): return found['kept']
+    except (OSError, SafetensorError): pass
+    found = {'kept': compute().cpu().contiguous()}
+    with atomic(path) as t: t.write_bytes(to_bytes(found, {'digest': digest(found)}))
+    return found['kept']
 
 # %% ../nbs/00_rules.ipynb #ce2051da
 def home() -> Path: # the clone's root, or the current folder
