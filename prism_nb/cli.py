@@ -46,7 +46,7 @@ def make(name: Annotated[str, typer.Argument(help='motionshapes or motionshapes-
     one_of('name', name, motionshapes.SIZES)
     print(motionshapes.make(data_folder()/name, **motionshapes.SIZES[name]))
 
-# %% ../nbs/16_cli.ipynb #e2ebdc8e
+# %% ../nbs/16_cli.ipynb #03837070
 @commands.command('condense')
 def condense_command(
     out: Out,
@@ -59,7 +59,7 @@ def condense_command(
     "Condense a data set and write the condensed set."
     given = {k: v for k, v in dict(lr=lr, iterations=iterations).items() if v is not None}
     plan = study.plan(profile, dataset)
-    recipe = study.cells(plan, [method], vpc, root, **given)[0].recipe
+    recipe = study.cells(plan, [one_of('method', method, METHODS)], vpc, root, **given)[0].recipe
     with atomic(out) as whole:
         condensed = condense(study.prepare(plan, root), recipe, seed)
         condensed.save(whole)
@@ -88,7 +88,7 @@ def show(
     save_figure(frame_strip(made.videos(), [made.classes[i] for i in made.labels], made.key_frames), out)
     print(out)
 
-# %% ../nbs/16_cli.ipynb #be015e9c
+# %% ../nbs/16_cli.ipynb #e78150c2
 @commands.command('study')
 def study_command(
     profile: Profile = 'quick', dataset: Dataset = 'motionshapes', root: Root = '',
@@ -96,12 +96,13 @@ def study_command(
     workers: Annotated[int, typer.Option(help='Processes; 0: as many as cores.')] = 0,
 ):
     "Run the tables of the study and write their reports."
-    failed = 0
+    failed = missing = 0
     try:
-        for page, failures in reports.run_study(profile, dataset, tuple(t.strip() for t in tables.split(',') if t.strip()), root, workers):
-            failed += failures
-            print(f'report: {page}', flush=True)
+        for made in reports.run_study(profile, dataset, tuple(t.strip() for t in tables.split(',') if t.strip()), root, workers):
+            failed, missing = failed + made.failed, missing + bool(made.error)
+            print(f'prism-nb: {made.page.name} could not be made: {made.error}' if made.error else f'report: {made.page}', file=sys.stderr if made.error else None, flush=True)
     except KeyboardInterrupt:
         logging.getLogger('asyncio').setLevel(logging.CRITICAL)   # or the kernel's last task is printed at length
         print('prism-nb: stopped; the same command goes on from the cells that are finished', file=sys.stderr); raise typer.Exit(130) from None
-    if failed: print(f'prism-nb: {failed} cells failed; the tables say why', file=sys.stderr); raise typer.Exit(1)
+    if failed: print(f'prism-nb: {failed} cells failed; the tables say why', file=sys.stderr)
+    if failed or missing: raise typer.Exit(1)

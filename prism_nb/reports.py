@@ -4,16 +4,17 @@
 
 # %% auto #0
 __all__ = ['PLAIN', 'PAGE', 'CLAIM', 'TABLES', 'PAPER', 'MAIN', 'ASKED', 'CAUTION', 'check_parameters', 'clean', 'to_page',
-           'html_table', 'write_csv', 'plus_minus', 'rows', 'write_claims', 'claims', 'write_records', 'made_by',
-           'report_folder', 'bars_as_text', 'as_here', 'Page', 'noting', 'run_table', 'execute', 'failed_cells', 'read',
-           'lead', 'index_body', 'write_index', 'fits', 'run_study']
+           'html_table', 'write_csv', 'plus_minus', 'rows', 'write_claims', 'interval', 'claims', 'write_records',
+           'made_by', 'report_folder', 'bars_as_text', 'as_here', 'Page', 'noting', 'run_table', 'execute',
+           'failed_cells', 'read', 'lead', 'index_body', 'write_index', 'fits', 'Made', 'run_study']
 
-# %% ../nbs/15_reports.ipynb #65bda9c3
-import html, os, re, sys, tempfile
+# %% ../nbs/15_reports.ipynb #80fabc30
+import html, math, os, re, sys, tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import nbformat, pandas as pd, papermill
 from fastcore.basics import patch
@@ -21,7 +22,7 @@ from nbconvert import HTMLExporter
 from papermill.exceptions import PapermillExecutionError
 
 from .datasets import DATASETS, root_of
-from .rules import PrismError, atomic, code_version, data_folder, fingerprint, home, one_of, reports_folder
+from .rules import CannotWrite, PrismError, atomic, code_version, data_folder, fingerprint, home, one_of, reports_folder
 from .study import cell_of, finished, noted, plan, read_record, write_record
 
 # %% ../nbs/15_reports.ipynb #dcce1f4f
@@ -122,13 +123,17 @@ def write_claims(found: list[dict], path: Path):
     "Write what became of claims, be there any or none."
     write_csv(pd.DataFrame(found, columns=CLAIM), path)
 
+def interval(low: float, high: float) -> str:
+    "Where a difference lies, or a dash where nothing can be said of it."
+    return f'{low:+.1f} … {high:+.1f}' if math.isfinite(low) and math.isfinite(high) else '–'
+
 def claims(
     found: list[dict]   # of `study.claim`
 ) -> str:               # HTML
     "What is claimed, by whom, what was found, and how sure that is."
     signed = lambda x: '–' if pd.isna(x) else f'{x:+.1f}'
     return html_table(pd.DataFrame([{'claim': c['claim'], 'whose': c['whose'], 'this study': c['found'], 'difference [points]': signed(c['difference']),
-        '95 % interval': f"{signed(c['low'])} … {signed(c['high'])}" if c['seeds'] > 1 else '–', 'seeds': c['seeds'], "the paper's difference": signed(c['printed'])} for c in found]))
+        '95 % interval': interval(c['low'], c['high']), 'seeds': c['seeds'], "the paper's difference": signed(c['printed'])} for c in found]))
 
 # %% ../nbs/15_reports.ipynb #0f73f6a5
 def write_records(
@@ -182,11 +187,12 @@ def bars_as_text():
     try: yield
     finally: os.environ.pop('PRISM_BARS') if before is None else os.environ.update(PRISM_BARS=before)
 
-# %% ../nbs/15_reports.ipynb #f0e91358
+# %% ../nbs/15_reports.ipynb #fc098fa5
 def as_here(error: PapermillExecutionError) -> BaseException:
     "What went wrong in a kernel, as the exception it was there."
     if error.ename == 'KeyboardInterrupt': return KeyboardInterrupt()
-    return PrismError(error.evalue) if error.ename in {'PrismError', 'CannotWrite'} else error
+    ours = {'PrismError': PrismError, 'CannotWrite': CannotWrite}
+    return ours[error.ename](error.evalue) if error.ename in ours else PrismError(f'{error.ename}: {error.evalue}')
 
 # %% ../nbs/15_reports.ipynb #bdcfd35d
 @dataclass(frozen=True)
@@ -290,7 +296,10 @@ def index_body(
     parts = ['<h1>PRISM, reproduced</h1>', f'<blockquote>Every table of this report at a glance: profile and data “{folder.name}”.</blockquote>']
     found = [read(folder/f'{name}_claims.csv').assign(table=title) for name, title in dict(TABLES.values()).items() if (folder/f'{name}.html').exists()]
     if (all_found := pd.concat([f for f in found if len(f.columns) > 1] or [pd.DataFrame()])).size:
-        parts += ['<h2>What became of the claims</h2>', f'<p>{CAUTION}</p>', html_table(all_found.found.value_counts().rename_axis('found').reset_index(name='claims')), claims(all_found.to_dict('records'))]
+        parts += ['<h2>What became of the claims</h2>', f'<p>{CAUTION}</p>', html_table(pd.crosstab(all_found.found, all_found.whose).rename_axis(columns=None).reset_index()), claims(all_found.to_dict('records'))]
+    if (motion := read(folder/'motion_measured.csv')).size and (folder/'motion.html').exists():
+        parts += ['<h2>Does the insertion find motion?</h2>', '<p>The paper shows it in pictures; here it is measured against the known motion of the data.</p>',
+                  html_table(pd.DataFrame({'claim': motion.claim, 'this study': motion.found, 'measure': motion.measure, 'value': motion.value.map('{:+.2f}'.format), '95 % interval': [f'{r.low:+.2f} … {r.high:+.2f}' for r in motion.itertuples()]}))]
     for name, title in dict(TABLES.values()).items():
         if not (folder/f'{name}.html').exists(): continue
         parts += [f'<h2><a href="{name}.html">{title}</a></h2>', f'<p>{lead(name)}</p>']
@@ -312,15 +321,21 @@ def fits(
     "Whether a table can be made for a data set; one without a parameter for it is about MotionShapes alone."
     return dataset == 'motionshapes' or 'dataset' in papermill.inspect_notebook(home()/'nbs'/'tables'/f'{TABLES[table][0]}.ipynb')
 
-# %% ../nbs/15_reports.ipynb #fe102985
+# %% ../nbs/15_reports.ipynb #ecfb9b64
+class Made(NamedTuple):
+    "What became of a page."
+    page: Path
+    failed: int = 0   # how many of its cells
+    error: str = ''   # why it could not be made
+
 def run_study(
     profile: str = 'quick',         # a profile
     dataset: str = 'motionshapes',  # a data set of it
     tables: tuple = (),             # names in `TABLES`; none: all of the paper's
     root: str = '',                 # of the data; '' is its own place under data/
     workers: int = 0                # processes; 0: as many as cores
-) -> Iterator[tuple[Path, int]]:     # each page when it is there, the front page last; and how many of its cells failed
-    "Run table notebooks, one after the other, and write the front page."
+) -> Iterator[Made]:     # each page when it is there, the front page last
+    "Run table notebooks, one after the other, and write the front page; a page that cannot be made does not stop the others."
     data = plan(profile, dataset).data
     if root or not DATASETS[data].embedded:
         root = str(root_of(data, root).resolve())
@@ -331,7 +346,9 @@ def run_study(
     done = {page.name for page in pages if page.table != 'first' and page.source.exists() and page.up_to_date()}
     for page in pages:
         if page.table == 'first' and page.name in done: continue   # all of Table 1 is there already
-        written = run_table(page)
-        front = write_index(folder)
-        yield written, failed_cells(folder, page.table)
-    yield front, 0
+        try: run_table(page)
+        except CannotWrite: raise
+        except PrismError as e: yield Made(page.html, 0, str(e)); continue
+        write_index(folder)
+        yield Made(page.html, failed_cells(folder, page.table))
+    yield Made(write_index(folder))

@@ -7,7 +7,8 @@ __all__ = ['SMALL', 'TINY', 'QUICK', 'PLANS', 'WHOLE', 'TITLES', 'COMPUTING', 'S
            'FALLS', 'Plan', 'quick', 'plan', 'Cell', 'cells', 'rated', 'whole_plan', 'provenance', 'cpu_name',
            'prepare', 'write_record', 'read_record', 'condense_and_watch', 'condensed_of', 'intact', 'all_clips',
            'reset_peak', 'peak_mb', 'run', 'attempt', 'finished', 'start_worker', 'compute', 'note', 'noted', 'cell_of',
-           'results', 'grouped', 'sets_of', 'paper', 'row', 'summary', 'paired', 'claim', 'tenths', 'change']
+           'results', 'grouped', 'sets_of', 'paper', 'row', 'summary', 'by_seed', 'difference', 'paired', 'claim',
+           'tenths', 'change']
 
 # %% ../nbs/14_study.ipynb #1f713fd5
 import json, math, multiprocessing, os, platform, re, resource, time
@@ -396,14 +397,24 @@ def summary(
     "A table of rows."
     return pd.DataFrame([{'row': name, **row(records)} for name, records in groups.items()])
 
-# %% ../nbs/14_study.ipynb #0c5bcd76
+# %% ../nbs/14_study.ipynb #74f05f55
+def by_seed(records: list[dict]) -> pd.Series:
+    "Top-1 of each condensation seed, mean over initialisations."
+    return pd.Series({r['seed']: sum(s['top1'] for s in r['scores'])/len(r['scores']) for r in records if r['scores']}, dtype=float)
+
+def difference(
+    a: list[dict],   # records of one row
+    b: list[dict]    # of another, with the same seeds
+) -> list[dict]:     # records whose top-1 is a − b, for a comparison of differences
+    "What one row has more than another, seed by seed."
+    return [dict(seed=seed, scores=[dict(top1=top1)]) for seed, top1 in (by_seed(a) - by_seed(b)).dropna().items()]
+
 def paired(
     a: list[dict],   # records of one row
     b: list[dict]    # of another, with the same seeds
 ) -> dict:           # difference a − b in points of top-1, its 95 % interval, seeds, and a verdict
     "The paired difference of two rows over the condensation seeds that both have."
-    mean = lambda r: sum(s['top1'] for s in r['scores'])/len(r['scores'])
-    differences = (pd.Series({r['seed']: mean(r) for r in a if r['scores']}, dtype=float) - pd.Series({r['seed']: mean(r) for r in b if r['scores']}, dtype=float)).dropna()
+    differences = by_seed(difference(a, b))
     n, effect = len(differences), differences.mean()
     half = stdtrit(n - 1, .975)*differences.std()/math.sqrt(n) if n > 1 and differences.std() else math.inf   # differences that are equal by chance say nothing of their scatter
     verdict = 'higher' if effect - half > 0 else 'lower' if effect + half < 0 else 'cannot tell'
