@@ -1,4 +1,4 @@
-# make study (TABLES=first: Table 1 alone) · make test · make lab · make bench · make readme · make clean
+# make study (TABLES=first: Table 1 alone) · make test (make test-long: more kills) · make lab · make bench · make readme · make clean
 PYTHON ?= python3
 PROFILE ?= quick
 TABLES ?=
@@ -12,6 +12,9 @@ test: export PRISM_DEVICE ?= cpu
 test: .venv/installed
 	$(BIN)/nbdev_test --n_workers 2 --timing
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile tests
+
+test-long: export PRISM_LONG = 1
+test-long: test
 
 lab: .venv/installed
 	$(BIN)/nbdev_install_hooks
@@ -35,4 +38,4 @@ readme: .venv/installed
 clean:
 	rm -rf .venv build *.egg-info data/motionshapes* data/cache data/results reports/smoke
 
-.PHONY: study test lab bench readme clean
+.PHONY: study test test-long lab bench readme clean

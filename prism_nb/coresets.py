@@ -71,7 +71,7 @@ def features(
 ) -> Tensor:             # (n,D), a row for each training clip
     "Features of the training clips by a network that was trained on them."
     clips = clips.train
-    name = fingerprint(clips.fingerprint, clips.rows.tolist(), seed, asdict(training), network, computer(), code_version(ROOMS))
+    name = fingerprint(clips.content(), seed, asdict(training), network, computer(), code_version(ROOMS))
     def compute(): return predict(train(clips, network, f'features {seed}', training)[0], clips, embed=True)
     return kept(data_folder()/'cache'/f'features-{name}.safetensors', compute)
 

@@ -135,6 +135,12 @@ def select(self: Clips,
     which = np.asarray(which)
     return replace(self, **{k: getattr(self, k)[which] for k in ('rows', 'labels', 'splits', 'groups')})
 
+# %% ../nbs/02_datasets.ipynb #ed0c0747
+@patch
+def content(self: Clips) -> list: # JSON
+    "What tells these clips from others."
+    return [self.fingerprint, self.rows.tolist(), self.labels.tolist(), self.classes]
+
 # %% ../nbs/02_datasets.ipynb #282e7d4d
 @patch(as_prop=True)
 def train(self: Clips) -> Clips:

@@ -16,9 +16,11 @@ from .insertion import propose
 from .interpolation import interpolate
 from .rules import PrismError, at_least, one_of
 
-# %% ../nbs/09_memory.ipynb #2b506b99
+# %% ../nbs/09_memory.ipynb #7ed1df69
 class Frames:
     "What memories that store whole frames share: `frames` (N,T,C,H,W) are learned, those of `is_key` (N,T) are stored."
+    STATE = ('frames', 'is_key')   # what a checkpoint holds
+
     def groups(self, lr: float) -> list[dict]:
         "What SGD learns, and how fast."
         return [dict(params=[self.frames], lr=lr)]
@@ -127,10 +129,11 @@ class Stills(Frames):
         "None is inserted."
         return torch.zeros(len(self.is_key[rows]), self.length, dtype=torch.bool, device=self.is_key.device)
 
-# %% ../nbs/09_memory.ipynb #92eeec4e
+# %% ../nbs/09_memory.ipynb #7bc13ea1
 class StaticDynamic:
     "Stage two of Wang et al.: static frames are frozen, dynamic memories and a hallucinator learned."
     PAIR = 2   # static frames, and dynamic memories, a video
+    STATE = ('static', 'dynamic', 'weight', 'bias')   # what a checkpoint holds
 
     def __init__(self,
         static: Tensor,          # (N,2,C,H,W), from stage one

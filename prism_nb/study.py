@@ -6,12 +6,12 @@
 __all__ = ['SMALL', 'TINY', 'QUICK', 'PLANS', 'WHOLE', 'TITLES', 'COMPUTING', 'STATUS', 'RESET', 'FOUND', 'PAPERS', 'OURS',
            'FALLS', 'Plan', 'quick', 'plan', 'Cell', 'cells', 'rated', 'whole_plan', 'provenance', 'cpu_name',
            'prepare', 'write_record', 'read_record', 'condense_and_watch', 'condensed_of', 'intact', 'all_clips',
-           'reset_peak', 'peak_mb', 'run', 'attempt', 'finished', 'start_worker', 'compute', 'note', 'noted', 'cell_of',
-           'results', 'grouped', 'sets_of', 'paper', 'row', 'summary', 'by_seed', 'difference', 'paired', 'claim',
-           'tenths', 'change']
+           'reset_peak', 'peak_mb', 'run', 'attempt', 'finished', 'start_worker', 'once', 'compute', 'note', 'noted',
+           'cell_of', 'results', 'grouped', 'sets_of', 'paper', 'row', 'summary', 'by_seed', 'difference', 'paired',
+           'claim', 'tenths', 'change']
 
-# %% ../nbs/14_study.ipynb #1f713fd5
-import json, math, multiprocessing, os, platform, re, resource, time
+# %% ../nbs/14_study.ipynb #7633f578
+import json, math, multiprocessing, os, platform, re, resource, threading, time
 from concurrent.futures import ProcessPoolExecutor, wait
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timezone
@@ -29,7 +29,7 @@ from .coresets import BY_FEATURES
 from .datasets import Clips
 from .evaluation import Training, evaluate
 from .networks import NETWORKS
-from .rules import CannotWrite, PrismError, at_least, code_version, computer, data_folder, device, fingerprint, give_back_memory, home, one_of, progress, write_json
+from .rules import TERMINATED, CannotWrite, PrismError, alone, at_least, code_version, computer, data_folder, device, fingerprint, give_back_memory, home, one_of, progress, write_json
 from .video import Geometry, Sampling
 
 # %% ../nbs/14_study.ipynb #585a01ae
@@ -73,9 +73,9 @@ def quick(
 PLANS = {
     'smoke': {'motionshapes': Plan('motionshapes-smoke', **SMALL, recipe=dict(iterations=6, **TINY), lr=dict(dm=20., wang=10., prism=20.), training=Training(epochs=8, width=.125),
                                    seeds=2, initialisations=1, whole=Training(epochs=2, batch=32, width=.125))},
-    'quick': {'motionshapes': Plan('motionshapes', **SMALL, **quick(1, 200, 100, 10., 1e-3, dm=10., wang=100., prism=30.), whole=Training(epochs=40, batch=32, width=.25),
-                                   more={4: quick(4, 200, 200, 40., 1e-3, prism=120.), 5: quick(5, 120, 200, 50., 1e-3, dm=250., wang=500., prism=150.),
-                                         10: quick(10, 80, 200, 100., 1e-3, dm=500., wang=1000., prism=300.)}),
+    'quick': {'motionshapes': Plan('motionshapes', **SMALL, **quick(1, 200, 100, 30., 1e-3, dm=50., wang=300., prism=30.), whole=Training(epochs=40, batch=32, width=.25),
+                                   more={4: quick(4, 200, 200, 40., 1e-3, prism=120.), 5: quick(5, 120, 200, 150., 1e-3, dm=250., wang=1500., prism=150.),
+                                         10: quick(10, 80, 200, 100., 1e-3, dm=500., wang=300., prism=300.)}),
               'jhmdb': Plan('jhmdb', Sampling(8, 4), Geometry((64, 64), 64), recipe=dict(iterations=1000, **QUICK), lr=dict(dm=10., prism=10.),
                             training=Training(epochs=200, width=.25), whole=Training(epochs=60, batch=32, width=.25), seeds=2, snapshots=4)},
 }
@@ -206,33 +206,34 @@ def read_record(path: Path) -> dict|None: # None: it is not there, or not as it 
     except (OSError, ValueError): return None
     return record if isinstance(record, dict) and record.pop('digest', None) == fingerprint(record) else None
 
-# %% ../nbs/14_study.ipynb #73193088
-def condense_and_watch(work: Condensation, cell: Cell, clips: Clips) -> list[dict]: # iteration, top1, seconds
+# %% ../nbs/14_study.ipynb #71ab08e8
+def condense_and_watch(work: Condensation, cell: Cell, clips: Clips) -> list[dict]: # iteration, top1
     "Run to the end; on the way measure accuracy at evenly spaced iterations, for a curve and never for a choice."
-    iterations, curve = cell.recipe.iterations, []
+    iterations, path = cell.recipe.iterations, cell.condensed_path('-curve.json')   # the curve is there again when the run goes on
     stops = {round(iterations*i/cell.plan.snapshots) for i in range(cell.plan.snapshots)} if iterations and cell.plan.snapshots else set()
-    for i in progress(range(iterations), f'{cell.method} seed {cell.seed}'):
-        if i in stops:
-            started = time.perf_counter()
-            curve.append(dict(iteration=i, top1=evaluate(work.condensed(), clips, cell.recipe.network, 0, cell.plan.training).top1, seconds=time.perf_counter() - started))
-        work.step()
+    curve = (read_record(path) or dict(curve=[]))['curve']
+    for i in work.go_on():
+        if i in stops - {point['iteration'] for point in curve}:
+            curve.append(dict(iteration=i, top1=evaluate(work.condensed(), clips, cell.recipe.network, 0, cell.plan.training).top1))
+            write_record(path, dict(curve=curve))
     return curve
 
-# %% ../nbs/14_study.ipynb #09496a48
+# %% ../nbs/14_study.ipynb #38477f48
 def condensed_of(
     cell: Cell,
     clips: Clips    # its data
 ) -> tuple[CondensedSet, dict]: # and what happened on the way
     "A cell's condensed set: the one that is there, or a new one."
-    if (made := read_record(cell.condensed_path('.json'))) and (condensed := intact(cell.condensed_path())): return condensed, made
-    started, work = time.perf_counter(), Condensation(clips, cell.recipe, cell.seed)
-    curve = condense_and_watch(work, cell, clips)
-    condensed = work.condensed()
-    watching = sum(point['seconds'] for point in curve)
-    made = dict(losses=work.losses, counts=work.counts, curve=curve, storage=condensed.storage(), key_frames=condensed.frames_a_video(),
-                condense_seconds=time.perf_counter() - started - watching - work.real_seconds, real_seconds=work.real_seconds)
-    condensed.save(cell.condensed_path()); write_record(cell.condensed_path('.json'), made)
-    return condensed, made
+    with alone(cell.condensed_path()):
+        if (made := read_record(cell.condensed_path('.json'))) and (condensed := intact(cell.condensed_path())): return condensed, made
+        work = Condensation(clips, cell.recipe, cell.seed)
+        curve = condense_and_watch(work, cell, clips)
+        condensed = work.condensed()
+        made = dict(losses=work.losses, counts=work.counts, curve=curve, storage=condensed.storage(), key_frames=condensed.frames_a_video(),
+                    condense_seconds=work.seconds - work.real_seconds, real_seconds=work.real_seconds)
+        condensed.save(cell.condensed_path()); write_record(cell.condensed_path('.json'), made)
+        work.forget(); cell.condensed_path('-curve.json').unlink(missing_ok=True)
+        return condensed, made
 
 def intact(path: Path) -> CondensedSet|None:
     "A condensed set, if it is there and as it was written."
@@ -300,12 +301,20 @@ def steps(self: Cell) -> int:
     features = self.recipe.feature_epochs if self.recipe.start in BY_FEATURES else 0
     return iterations + features + self.plan.training.epochs*(self.plan.initialisations + (self.plan.snapshots if iterations else 0))
 
-# %% ../nbs/14_study.ipynb #e0f97bec
+# %% ../nbs/14_study.ipynb #265bd1aa
 def start_worker(counter):
     "What a worker process does first."
-    torch.set_num_threads(1); rules.keep_memory(); rules.share_progress(counter)
+    torch.set_num_threads(1); rules.keep_memory(); rules.share_progress(counter); rules.stop_on_sigterm()
+    def end_with_parent(): multiprocessing.parent_process().join(); os._exit(1)
+    threading.Thread(target=end_with_parent, daemon=True).start()
 
-# %% ../nbs/14_study.ipynb #ff10189c
+def once(cell: Cell) -> dict: # the record
+    "What a worker process does with a cell: nothing, if another study has done it meanwhile."
+    try:
+        with alone(cell.path()): return finished(cell.path()) or attempt(cell)
+    except SystemExit: os._exit(TERMINATED)   # or the pool would go on with the next cell
+
+# %% ../nbs/14_study.ipynb #7d965a84
 def compute(
     cells: list[Cell],  # whose records are missing
     workers: int        # processes
@@ -315,7 +324,7 @@ def compute(
     counter = context.Value('q', 0)
     with (ProcessPoolExecutor(min(workers, len(cells)), context, start_worker, (counter,)) as pool,
           progress(desc=f'{len(cells)} cells', total=sum(cell.steps() for cell in cells), unit='step') as bar):
-        waiting = {pool.submit(attempt, cell) for cell in sorted(cells, key=lambda cell: (cell.method == WHOLE, cell.steps()*cell.recipe.vpc), reverse=True)}
+        waiting = {pool.submit(once, cell) for cell in sorted(cells, key=lambda cell: (cell.method == WHOLE, cell.steps()*cell.recipe.vpc), reverse=True)}
         try:
             while waiting:
                 done, waiting = wait(waiting, timeout=.5)
