@@ -383,8 +383,9 @@ def go_on(self: Condensation,
 
 @patch
 def forget(self: Condensation):
-    "Remove the checkpoints of a run that is done."
-    for path in self.checkpoints(): path.unlink(missing_ok=True)
+    "Remove the checkpoints of a run that is done, and what a power cut left of one."
+    last, _ = self.checkpoints()
+    for path in last.parent.glob(f'*{self.name()}*'): path.unlink(missing_ok=True)
 
 # %% ../nbs/12_condensation.ipynb #fbe1c53a
 def condense(

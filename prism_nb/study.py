@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SMALL', 'TINY', 'QUICK', 'PLANS', 'WHOLE', 'TITLES', 'COMPUTING', 'STATUS', 'RESET', 'FOUND', 'PAPERS', 'OURS',
-           'FALLS', 'Plan', 'quick', 'plan', 'Cell', 'cells', 'rated', 'whole_plan', 'provenance', 'cpu_name',
+           'FALLS', 'Plan', 'quick', 'wang', 'plan', 'Cell', 'cells', 'rated', 'whole_plan', 'provenance', 'cpu_name',
            'prepare', 'write_record', 'read_record', 'condense_and_watch', 'condensed_of', 'intact', 'all_clips',
            'reset_peak', 'peak_mb', 'run', 'attempt', 'finished', 'start_worker', 'once', 'compute', 'note', 'noted',
            'cell_of', 'results', 'grouped', 'sets_of', 'paper', 'row', 'summary', 'by_seed', 'difference', 'paired',
@@ -32,7 +32,7 @@ from .networks import NETWORKS
 from .rules import TERMINATED, CannotWrite, PrismError, alone, at_least, code_version, computer, data_folder, device, fingerprint, give_back_memory, home, one_of, progress, write_json
 from .video import Geometry, Sampling
 
-# %% ../nbs/14_study.ipynb #585a01ae
+# %% ../nbs/14_study.ipynb #06d39be3
 @dataclass(frozen=True)
 class Plan:
     "What a profile fixes for one data set."
@@ -40,7 +40,7 @@ class Plan:
     sampling: Sampling          # frames a clip
     geometry: Geometry          # pixels a frame
     recipe: dict                # settings of every recipe: iterations, batch_real, width
-    lr: dict[str, float]        # learning rate of the frames, by method
+    methods: dict[str, dict]    # settings of one method: its learning rate
     training: Training          # of the evaluated networks
     seeds: int = 3              # condensation seeds
     initialisations: int = 2    # evaluated networks a condensed set
@@ -53,30 +53,31 @@ class Plan:
         if self.more: one_of('vpc', vpc, [1, *self.more])
         return replace(self, more={}, **self.more.get(vpc, {}))
 
-# %% ../nbs/14_study.ipynb #b49983bd
+# %% ../nbs/14_study.ipynb #00e7d659
 SMALL = dict(sampling=Sampling(8, 4), geometry=Geometry((48, 64), 48))
-TINY = dict(batch_real=4, width=.125, feature_epochs=1, static_iterations=6, static_lr=10., hallucinator_lr=1e-4)
+TINY = dict(batch_real=4, width=.125, feature_epochs=1)
 QUICK = dict(batch_real=8, width=.25, feature_epochs=10)
 
 def quick(
     vpc: int,           # videos per class
     iterations: int,    # of every method
     batches: int,       # that a network sees in evaluation
-    static_lr: float,   # of Wang et al.'s stills
-    hallucinator_lr: float, # of what joins them with their motion
-    **lr                # learning rate of each method
+    **methods           # settings of each method
 ) -> dict:              # fields of a plan
     "MotionShapes at a number of videos per class. Rates grow with it, because each of m videos gets 1/m of its class's gradient."
-    return dict(recipe=dict(iterations=iterations, static_iterations=iterations//2, static_lr=static_lr, hallucinator_lr=hallucinator_lr, **QUICK), lr=lr,
-                training=Training(epochs=batches//vpc, batch=10, width=.25))
+    return dict(recipe=dict(iterations=iterations, **QUICK), methods=methods, training=Training(epochs=batches//vpc, batch=10, width=.25))
+
+def wang(lr: float, static_lr: float, static_iterations: int, hallucinator_lr: float = 1e-3) -> dict: # settings
+    "Those of Wang et al., who have three rates and two stages."
+    return dict(lr=lr, static_lr=static_lr, static_iterations=static_iterations, hallucinator_lr=hallucinator_lr)
 
 PLANS = {
-    'smoke': {'motionshapes': Plan('motionshapes-smoke', **SMALL, recipe=dict(iterations=6, **TINY), lr=dict(dm=20., wang=10., prism=20.), training=Training(epochs=8, width=.125),
-                                   seeds=2, initialisations=1, whole=Training(epochs=2, batch=32, width=.125))},
-    'quick': {'motionshapes': Plan('motionshapes', **SMALL, **quick(1, 200, 100, 30., 1e-3, dm=50., wang=300., prism=30.), whole=Training(epochs=40, batch=32, width=.25),
-                                   more={4: quick(4, 200, 200, 40., 1e-3, prism=120.), 5: quick(5, 120, 200, 150., 1e-3, dm=250., wang=1500., prism=150.),
-                                         10: quick(10, 80, 200, 100., 1e-3, dm=500., wang=300., prism=300.)}),
-              'jhmdb': Plan('jhmdb', Sampling(8, 4), Geometry((64, 64), 64), recipe=dict(iterations=1000, **QUICK), lr=dict(dm=10., prism=10.),
+    'smoke': {'motionshapes': Plan('motionshapes-smoke', **SMALL, recipe=dict(iterations=6, **TINY), methods=dict(dm=dict(lr=20.), wang=wang(10., 10., 6, 1e-4), prism=dict(lr=20.)),
+                                   training=Training(epochs=8, width=.125), seeds=2, initialisations=1, whole=Training(epochs=2, batch=32, width=.125))},
+    'quick': {'motionshapes': Plan('motionshapes', **SMALL, **quick(1, 200, 100, dm=dict(lr=50.), wang=wang(30., 30., 100), prism=dict(lr=30.)), whole=Training(epochs=40, batch=32, width=.25),
+                                   more={4: quick(4, 200, 200, prism=dict(lr=120.)), 5: quick(5, 120, 200, dm=dict(lr=250.), wang=wang(1500., 150., 60), prism=dict(lr=150.)),
+                                         10: quick(10, 80, 200, dm=dict(lr=1000.), wang=wang(300., 100., 40), prism=dict(lr=300.))}),
+              'jhmdb': Plan('jhmdb', Sampling(8, 4), Geometry((64, 64), 64), recipe=dict(iterations=1000, **QUICK), methods=dict(dm=dict(lr=10.), prism=dict(lr=10.)),
                             training=Training(epochs=200, width=.25), whole=Training(epochs=60, batch=32, width=.25), seeds=2, snapshots=4)},
 }
 
@@ -120,14 +121,14 @@ def cells(
             for method in methods for seed in range(plan.seeds)]
 
 def rated(plan: Plan, method: str, settings: dict) -> dict: # fields of a recipe
-    "The plan's settings with the learning rate of a method; one that learns must have one."
-    if not {'lr', 'iterations'} & {*settings, *METHODS[one_of('method', method, METHODS)]} and method not in plan.lr:
+    "The plan's settings with those of a method; one that learns must have a learning rate."
+    if not {'lr', 'iterations'} & {*settings, *METHODS[one_of('method', method, METHODS)]} and method not in plan.methods:
         raise PrismError(f'the plan for {plan.data} has no learning rate for {method}: give one, or choose it on validation')
-    return plan.recipe | ({'lr': plan.lr[method]} if method in plan.lr else {})
+    return plan.recipe | plan.methods.get(method, {})
 
 def whole_plan(plan: Plan) -> Plan:
     "The plan for networks trained on all training clips: a longer training, one initialisation a seed."
-    return replace(plan, training=plan.whole, initialisations=1, snapshots=0, recipe={}, lr={})
+    return replace(plan, training=plan.whole, initialisations=1, snapshots=0, recipe={}, methods={})
 
 # %% ../nbs/14_study.ipynb #6ede5dfa
 COMPUTING = ('rules', 'video', 'datasets', 'networks', 'interpolation', 'insertion', 'dm', 'memory', 'condensed', 'evaluation', 'coresets', 'condensation')

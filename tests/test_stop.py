@@ -12,7 +12,8 @@ import pytest
 
 from conftest import BIN, ROOT, call
 
-KILLS = 20 if os.environ.get("PRISM_LONG") else 3
+LONG = bool(os.environ.get("PRISM_LONG"))
+KILLS = 20 if LONG else 2
 CONDENSE = ["condense", "--profile", "smoke", "--method", "prism", "--iterations", "150", "--checkpoint-every", "0.05", "--out"]
 
 
@@ -58,6 +59,7 @@ def test_a_killed_condensation_goes_on_to_the_same_bytes(tmp_path, made):
     assert not list((tmp_path / "checkpoints").iterdir())
 
 
+@pytest.mark.skipif(not LONG, reason="make test-long")
 def test_a_killed_run_that_makes_and_decodes_its_data_goes_on_to_the_same_bytes(tmp_path, made):
     data, _, seconds = made
     kill_at_random([*CONDENSE, tmp_path / "set.safetensors"], tmp_path, seconds, random.Random(1))
