@@ -298,8 +298,8 @@ def index_body(
     if (all_found := pd.concat([f for f in found if len(f)] or [pd.DataFrame()])).size:
         parts += ['<h2>What became of the claims</h2>', f'<p>{CAUTION}</p>', html_table(pd.crosstab(all_found.found, all_found.whose).rename_axis(columns=None).reset_index()), claims(all_found.to_dict('records'))]
     if (motion := read(folder/'motion_measured.csv')).size and (folder/'motion.html').exists():
-        parts += ['<h2>Does the insertion find motion?</h2>', '<p>The paper shows it in pictures; here it is measured against the known motion of the data.</p>',
-                  html_table(pd.DataFrame({'claim': motion.claim, 'this study': motion.found, 'measure': motion.measure, 'value': motion.value.map('{:+.2f}'.format), '95 % interval': [f'{r.low:+.2f} … {r.high:+.2f}' for r in motion.itertuples()]}))]
+        parts += ['<h2>Does the insertion find motion?</h2>', '<p>The paper shows it in pictures; here it is measured against the known motion of the data. The verdict is that of the interval, which allows for other seeds and other classes; the last column is the share of permutations of these classes that do as well.</p>',
+                  html_table(pd.DataFrame({'claim': motion.claim, 'this study': motion.found, 'measure': motion.measure, 'value': motion.value.map('{:+.2f}'.format), '95 % interval': [f'{r.low:+.2f} … {r.high:+.2f}' for r in motion.itertuples()], 'as good by chance': ['–' if pd.isna(p) else f'{p:.3f}' for p in motion.p]}))]
     for name, title in dict(TABLES.values()).items():
         if not (folder/f'{name}.html').exists(): continue
         parts += [f'<h2><a href="{name}.html">{title}</a></h2>', f'<p>{lead(name)}</p>']
