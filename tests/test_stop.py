@@ -73,8 +73,8 @@ def test_sigterm_leaves_a_checkpoint_and_says_so_by_its_status(tmp_path, made):
     command = [*CONDENSE[:-3], "--checkpoint-every", "1000", "--iterations", "100000", "--out", tmp_path / "set.safetensors"]
     running = start(command, tmp_path)
     until = time.monotonic() + 60
-    while not list((tmp_path / "cache").glob("wanted-*/000020.safetensors")) and time.monotonic() < until:
-        time.sleep(.05)   # no checkpoint is due yet
+    while not list((tmp_path / "cache").glob("wanted-*/000200.safetensors")) and time.monotonic() < until:
+        time.sleep(.05)   # past what the other run left there; no checkpoint is due yet
     running.terminate()
     said = running.communicate(timeout=60)[1]
     assert running.returncode == 143, said[-2000:]
