@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['STARTS', 'CHOICES', 'LEAST', 'METHODS', 'TITLES', 'BLOCK', 'ROOMS', 'GROUP', 'PARTS', 'EVERY', 'Recipe', 'check',
-           'recipe', 'chosen', 'noise', 'start_videos', 'real_batch', 'Condensation', 'name_of', 'condense',
-           'moments_of']
+           'recipe', 'chosen', 'noise', 'start_videos', 'real_batch', 'Condensation', 'name_of', 'forget_run',
+           'condense', 'moments_of']
 
 # %% ../nbs/12_condensation.ipynb #11d65d05
 import math, sys, time
@@ -24,7 +24,7 @@ from .dm import OBJECTIVES
 from .evaluation import Training
 from .insertion import METRICS, PICKS, REFERENCES, Schedule
 from .memory import GRADIENTS, MEMORIES, StaticDynamic, build_memory
-from .networks import NETWORKS, build, initialise
+from .networks import NETWORKS, PRECISIONS, build, initialise, precision
 from .rules import PrismError, alone, at_least, code_version, computer, data_folder, device, fingerprint, generator, kept, one_of, progress, read_tensors, uninterrupted, write_tensors
 
 # %% ../nbs/12_condensation.ipynb #cae7d1d6
@@ -54,13 +54,14 @@ class Recipe:
     static_lr: float = 1.          # of 'static-dynamic': learning rate of its stills
     hallucinator_lr: float = 1e-5  # of 'static-dynamic': learning rate of what joins the two
     feature_epochs: int = 10       # of the network whose features 'herding' and 'k-center' see
+    precision: str = 'float32'     # of the real clips' side; 'bfloat16', or 'tf32' on a GPU
 
     def __post_init__(self): check(self)
 
 # %% ../nbs/12_condensation.ipynb #45c75610
 STARTS = ('noise', 'random', *coresets.BY_FEATURES)
 CHOICES = dict(memory=(*MEMORIES, 'static-dynamic'), objective=OBJECTIVES, start=STARTS, network=NETWORKS, gradient=GRADIENTS,
-               reference=REFERENCES, pick=PICKS, metric=METRICS)
+               reference=REFERENCES, pick=PICKS, metric=METRICS, precision=PRECISIONS)
 LEAST = dict(vpc=1, iterations=0, lr=0., momentum=0., batch_real=1, width=1/64, key_frames=2, epsilon=-2., warmup=0., cooldown=0., feature_epochs=1, static_iterations=0, static_lr=0., hallucinator_lr=0.)
 
 def check(recipe: Recipe):
@@ -112,10 +113,11 @@ def noise(clips: Clips, recipe: Recipe, seed: int, label: int) -> Tensor: # (vpc
 def start_videos(
     clips: Clips,     # training clips
     recipe: Recipe,   # start, vpc
-    seed: int         # of the condensation
+    seed: int,        # of the condensation
+    labels: range|None = None # classes; all, if not given
 ) -> Tensor:          # (classes·vpc,T,3,H,W), normalised, class by class
     "What a memory starts from."
-    labels = range(len(clips.classes))
+    labels = labels or range(len(clips.classes))
     for label, name in enumerate(clips.classes):
         if recipe.vpc > (n := len(clips.of_class(label))): raise PrismError(f'vpc is {recipe.vpc}, but class {name} has only {n} training clips')
     if recipe.start == 'noise': return torch.cat([noise(clips, recipe, seed, label) for label in labels])
@@ -129,14 +131,12 @@ def real_batch(
     label: int,     # the class
     size: int,      # how many; all, if the class has fewer
     draw: torch.Generator
-) -> Tensor:        # (n,T,3,H,W), normalised
+) -> Tensor:        # (n,T,3,H,W), normalised, on the device
     "Random real clips of one class, half of them flipped."
     positions = clips.of_class(label)
     positions = positions[torch.randperm(len(positions), generator=draw)[:size].numpy()]
     flipped = torch.rand(len(positions), generator=draw) < .5
-    videos = clips.videos(positions)
-    videos[flipped] = videos[flipped].flip(-1)
-    return videos
+    return clips.batch(positions, flipped)
 
 # %% ../nbs/12_condensation.ipynb #e8dee22a
 class Condensation:
@@ -144,18 +144,19 @@ class Condensation:
     def __init__(self,
         clips: Clips,     # only `clips.train` is read
         recipe: Recipe,   # what to do
-        seed: int         # of all its draws
+        seed: int,        # of all its draws
+        labels: range|None = None # the classes it works on, a shard; all, if not given
     ):
         started = time.perf_counter()
-        self.clips, self.recipe, self.seed, self.iteration, self.losses, self.counts = clips.train, recipe, seed, 0, [], []
+        self.clips, self.recipe, self.seed, self.iteration, self.class_losses, self.counts = clips.train, recipe, seed, 0, [], []
         _, frames, size, _, _ = self.clips.shape
-        labels = range(len(self.clips.classes))
+        self.labels = labels or range(len(self.clips.classes))
         self.real_seconds = 0.   # spent on the real side, see below
         self.memory = self.memory_at_start()
-        self.inserted_at = torch.full((len(labels)*recipe.vpc, frames), -1)
+        self.inserted_at = torch.full((len(self.labels)*recipe.vpc, frames), -1)
         self.optimizer = torch.optim.SGD(self.memory.groups(recipe.lr), recipe.lr, recipe.momentum)
         self.schedule = Schedule(recipe.iterations, recipe.warmup, recipe.cooldown)
-        self.network = build(recipe.network, len(labels), frames, size, recipe.width).to(device()).requires_grad_(False)
+        self.network = build(recipe.network, len(self.clips.classes), frames, size, recipe.width).to(device()).requires_grad_(False)
         self.objective, self.kept = OBJECTIVES[recipe.objective], (-1, None)   # a block of iterations, and what was wanted in them
         self.seconds = time.perf_counter() - started   # on everything, the real side too
 
@@ -164,8 +165,10 @@ class Condensation:
 def memory_at_start(self: Condensation):
     "The memory that a condensation starts with."
     recipe = self.recipe
-    if recipe.memory == 'static-dynamic': return StaticDynamic(self.learned_stills(), self.clips.shape[1], generator(self.seed, 'dynamic'), recipe.hallucinator_lr)
-    videos = start_videos(self.clips, recipe, self.seed).to(device())
+    if recipe.memory == 'static-dynamic':
+        if self.part(): raise PrismError("memory is 'static-dynamic', whose classes share a hallucinator: it cannot be split into shards")
+        return StaticDynamic(self.learned_stills(), self.clips.shape[1], generator(self.seed, 'dynamic'), recipe.hallucinator_lr)
+    videos = start_videos(self.clips, recipe, self.seed, self.labels).to(device())
     return build_memory(recipe.memory, videos, recipe.key_frames, recipe.gradient, epsilon=recipe.epsilon, reference=recipe.reference, pick=recipe.pick, metric=recipe.metric)
 
 # %% ../nbs/12_condensation.ipynb #7692a548
@@ -191,7 +194,13 @@ def draw(self: Condensation, purpose: str, *rest) -> torch.Generator:
 @patch
 def rows(self: Condensation, label: int, classes: int = 1) -> slice:
     "The videos of a class, or of several from it on."
-    return slice(label*self.recipe.vpc, (label + classes)*self.recipe.vpc)
+    first = label - self.labels.start
+    return slice(first*self.recipe.vpc, (first + classes)*self.recipe.vpc)
+
+@patch
+def part(self: Condensation) -> str:
+    "Which classes it works on, for names; '' for all."
+    return '' if len(self.labels) == len(self.clips.classes) else f'-{self.labels.start}-{self.labels.stop}'
 
 # %% ../nbs/12_condensation.ipynb #1e6c3688
 @patch
@@ -199,7 +208,7 @@ def wanted(self: Condensation, iteration: int, label: int) -> Tensor:
     "What the real clips of a class want at an iteration, computed; the network must be that iteration's."
     started, name = time.perf_counter(), self.clips.classes[label]
     real = real_batch(self.clips, label, self.recipe.batch_real, generator(self.seed, 'real batch', iteration, name))
-    wanted = self.objective.wanted(self.network, real.to(device()), label)
+    with precision(self.recipe.precision): wanted = self.objective.wanted(self.network, real, label)
     self.real_seconds += time.perf_counter() - started
     return wanted
 
@@ -211,8 +220,8 @@ ROOMS = ('rules', 'video', 'datasets', 'networks', 'dm', 'condensation')
 def block_path(self: Condensation, block: int) -> Path:
     "Where a block lies, under a name that says all that made it."
     clips, recipe = self.clips, self.recipe
-    name = fingerprint(clips.content(), self.seed, recipe.objective, recipe.batch_real, recipe.network, recipe.width, computer(), torch.get_num_threads(), code_version(ROOMS))
-    return data_folder()/'cache'/f'wanted-{name}'/f'{block*BLOCK:06d}.safetensors'
+    name = fingerprint(clips.content(), self.seed, recipe.objective, recipe.batch_real, recipe.network, recipe.width, recipe.precision, computer(), torch.get_num_threads(), code_version(ROOMS))
+    return data_folder()/'cache'/f'wanted-{name}{self.part()}'/f'{block*BLOCK:06d}.safetensors'
 
 # %% ../nbs/12_condensation.ipynb #96095d7a
 @patch
@@ -221,7 +230,7 @@ def compute_block(self: Condensation, block: int) -> Tensor: # (BLOCK,classes,�
     wanted = []
     for iteration in range(block*BLOCK, (block + 1)*BLOCK):
         initialise(self.network, generator(self.seed, 'network', iteration))
-        wanted.append(torch.stack([self.wanted(iteration, label) for label in range(len(self.clips.classes))]))
+        wanted.append(torch.stack([self.wanted(iteration, label) for label in self.labels]))
     return torch.stack(wanted)
 
 # %% ../nbs/12_condensation.ipynb #53740ad0
@@ -241,7 +250,7 @@ def begin(self: Condensation):
 @patch
 def wanted_of(self: Condensation, labels: range) -> Tensor: # (c,…)
     "What the real clips of some classes want at this iteration."
-    if self.objective.small: return self.kept[1][self.iteration % BLOCK, labels.start:labels.stop]
+    if self.objective.small: return self.kept[1][self.iteration % BLOCK][labels.start - self.labels.start:labels.stop - self.labels.start]
     return torch.stack([self.wanted(self.iteration, label) for label in labels])
 
 # %% ../nbs/12_condensation.ipynb #678b40d8
@@ -251,23 +260,22 @@ GROUP = 32e6   # bytes of played frames that go through the network at once
 def groups(self: Condensation) -> list[range]:
     "The classes, in groups; alone where a class wants much."
     of_a_class = 4*math.prod(self.clips.shape[1:])*self.recipe.vpc
-    size, labels = max(1, int(GROUP // of_a_class)) if self.objective.small else 1, range(len(self.clips.classes))
-    return [labels[i:i + size] for i in labels[::size]]
+    size, labels = max(1, int(GROUP // of_a_class)) if self.objective.small else 1, self.labels
+    return [labels[i:i + size] for i in range(0, len(labels), size)]
 
 # %% ../nbs/12_condensation.ipynb #d6d0440c
 @patch
 def gradient(self: Condensation,
     played: Tensor           # (N,T,3,H,W), all videos
-) -> tuple[float, Tensor]:   # the loss of all classes, and (N,T,3,H,W), ∂L/∂V
+) -> tuple[Tensor, Tensor]:  # (classes,), the loss of each, and (N,T,3,H,W), ∂L/∂V
     "The gradient with respect to the videos as played."
-    total, found = 0., torch.empty_like(played)
+    losses, found = [], torch.empty_like(played)
     for labels in self.groups():
         rows = self.rows(labels.start, len(labels))
         videos = played[rows].detach().requires_grad_()
-        loss = self.objective.loss(self.network, self.wanted_of(labels), videos, labels).sum()
-        found[rows], = torch.autograd.grad(loss, videos)
-        total += loss.item()
-    return total, found
+        losses.append(self.objective.loss(self.network, self.wanted_of(labels), videos, labels))
+        found[rows], = torch.autograd.grad(losses[-1].sum(), videos)
+    return torch.cat(losses).detach().double().cpu(), found
 
 # %% ../nbs/12_condensation.ipynb #d62131ac
 @patch
@@ -275,13 +283,13 @@ def step(self: Condensation):
     "A new network, the gradient of what is played, through it that of what is stored, one step of SGD, and the insertions."
     self.begin()
     played = self.memory.play(self.draw('pairs'))
-    loss, gradient = self.gradient(played)
-    self.stop_if_diverged(loss)
+    losses, gradient = self.gradient(played)
+    self.stop_if_diverged(losses)
     played.backward(gradient)
     self.optimizer.step(); self.optimizer.zero_grad()
     if self.schedule.allows(self.iteration):
-        for label in range(len(self.clips.classes)): self.grow(label, gradient[self.rows(label)])
-    self.losses.append(loss); self.counts.append(self.memory.stored())
+        for label in self.labels: self.grow(label, gradient[self.rows(label)])
+    self.class_losses.append(losses); self.counts.append(self.memory.stored())
     self.iteration += 1
 
 # %% ../nbs/12_condensation.ipynb #3f984d85
@@ -289,23 +297,30 @@ def step(self: Condensation):
 def grow(self: Condensation, label: int, gradients: Tensor):
     "Let one class's videos insert frames, and note when."
     rows = self.rows(label)
-    due = dict(due=torch.tensor([(self.iteration, i) in self.recipe.moments for i in range(rows.start, rows.stop)]).to(device())) if self.recipe.moments else {}
+    due = dict(due=torch.tensor([(self.iteration, label*self.recipe.vpc + i) in self.recipe.moments for i in range(self.recipe.vpc)]).to(device())) if self.recipe.moments else {}
     new = self.memory.grow(rows, gradients, self.draw('insertion', self.clips.classes[label]), **due)
     self.inserted_at[rows][new.cpu()] = self.iteration
 
 # %% ../nbs/12_condensation.ipynb #944c2f58
 @patch
-def stop_if_diverged(self: Condensation, loss: float):
-    "Stop where the loss has run away: not finite, or 10,000 times the first."
-    if math.isfinite(loss) and loss <= 1e4 * (self.losses or [loss])[0]: return
-    raise PrismError(f'the condensation diverged at iteration {self.iteration}: loss {loss:.3g} with lr={self.recipe.lr}; take a lower lr')
+def stop_if_diverged(self: Condensation, losses: Tensor):
+    "Stop where the loss of a class has run away: not finite, or 10,000 times its first."
+    away = ~(losses <= 1e4 * (self.class_losses or [losses])[0]) | ~losses.isfinite()
+    if not away.any(): return
+    label = self.labels[away.nonzero()[0].item()]
+    raise PrismError(f'the condensation diverged at iteration {self.iteration}: loss {losses[away][0]:.3g} in class {self.clips.classes[label]} with lr={self.recipe.lr}; take a lower lr')
+
+@patch(as_prop=True)
+def losses(self: Condensation) -> list[float]:
+    "The loss of every iteration, summed over classes; the order of a sum does not matter to its bits here."
+    return [math.fsum(losses.tolist()) for losses in self.class_losses]
 
 # %% ../nbs/12_condensation.ipynb #7c30679e
 @patch
 def condensed(self: Condensation) -> Condensed:
     "The videos as they are now."
-    labels = torch.arange(len(self.clips.classes)).repeat_interleave(self.recipe.vpc)
-    return self.memory.condensed(labels, self.clips.classes, self.inserted_at, recipe=asdict(self.recipe), seed=self.seed, iteration=self.iteration, data=self.clips.fingerprint, run=self.name())
+    labels = torch.tensor(self.labels).repeat_interleave(self.recipe.vpc)
+    return self.memory.condensed(labels, self.clips.classes, self.inserted_at, recipe=asdict(self.recipe), seed=self.seed, iteration=self.iteration, data=self.clips.fingerprint, run=name_of(self.clips, self.recipe, self.seed))
 
 # %% ../nbs/12_condensation.ipynb #4752331f
 PARTS = ('rules', 'video', 'datasets', 'networks', 'interpolation', 'insertion', 'dm', 'memory', 'condensed', 'evaluation', 'coresets', 'condensation')
@@ -319,7 +334,7 @@ def name_of(
     return fingerprint(clips.content(), asdict(recipe), seed, computer(), torch.get_num_threads(), code_version(PARTS))
 
 @patch
-def name(self: Condensation) -> str: return name_of(self.clips, self.recipe, self.seed)
+def name(self: Condensation) -> str: return name_of(self.clips, self.recipe, self.seed) + self.part()
 
 @patch
 def checkpoints(self: Condensation) -> list[Path]:
@@ -331,7 +346,7 @@ def checkpoints(self: Condensation) -> list[Path]:
 def state(self: Condensation) -> dict[str, Tensor]:
     "What the memory holds, the momenta, and what happened so far."
     momenta = {f'momentum {i}': s['momentum_buffer'] for i, s in self.optimizer.state_dict()['state'].items() if s.get('momentum_buffer') is not None}
-    history = dict(losses=torch.tensor(self.losses, dtype=torch.double), counts=torch.tensor(self.counts, dtype=torch.double), inserted_at=self.inserted_at, seconds=torch.tensor([self.seconds, self.real_seconds], dtype=torch.double))
+    history = dict(losses=torch.stack(self.class_losses) if self.class_losses else torch.empty(0, len(self.labels), dtype=torch.double), counts=torch.tensor(self.counts, dtype=torch.double), inserted_at=self.inserted_at, seconds=torch.tensor([self.seconds, self.real_seconds], dtype=torch.double))
     return {name: getattr(self.memory, name).detach() for name in self.memory.STATE} | momenta | history
 
 @patch
@@ -340,8 +355,8 @@ def go_back_to(self: Condensation, state: dict[str, Tensor]):
     for name in self.memory.STATE: getattr(self.memory, name).data.copy_(state[name])
     momenta = {int(name.split()[1]): dict(momentum_buffer=value) for name, value in state.items() if name.startswith('momentum ')}
     self.optimizer.load_state_dict(dict(state=momenta, param_groups=self.optimizer.state_dict()['param_groups']))
-    self.losses, self.counts, self.inserted_at = state['losses'].tolist(), state['counts'].tolist(), state['inserted_at']
-    (self.seconds, self.real_seconds), self.iteration = state['seconds'].tolist(), len(self.losses)
+    self.class_losses, self.counts, self.inserted_at = [*state['losses']], state['counts'].tolist(), state['inserted_at']
+    (self.seconds, self.real_seconds), self.iteration = state['seconds'].tolist(), len(self.class_losses)
 
 # %% ../nbs/12_condensation.ipynb #25943671
 @patch
@@ -384,20 +399,24 @@ def go_on(self: Condensation,
 @patch
 def forget(self: Condensation):
     "Remove the checkpoints of a run that is done, and what a power cut left of one."
-    last, _ = self.checkpoints()
-    for path in last.parent.glob(f'*{self.name()}*'): path.unlink(missing_ok=True)
+    forget_run(self.name())
+
+def forget_run(run: str):
+    "Remove the checkpoints of a run by its name, those of its shards too."
+    for path in (data_folder()/'checkpoints').glob(f'*{run}*'): path.unlink(missing_ok=True)
 
 # %% ../nbs/12_condensation.ipynb #fbe1c53a
 def condense(
     clips: Clips,     # a data set; only its training split is read
     recipe: Recipe,   # what to do
     seed: int,        # of all draws
-    every: float = EVERY # seconds between checkpoints
+    every: float = EVERY,# seconds between checkpoints
+    labels: range|None = None # the classes of a shard, whose last checkpoint stays until the whole is there
 ) -> Condensed:
     "Run a recipe to its end, from its last checkpoint if there is one."
-    work = Condensation(clips, recipe, seed)
+    work = Condensation(clips, recipe, seed, labels)
     for _ in work.go_on(every): pass
-    work.forget()
+    work.save() if work.part() else work.forget()
     return work.condensed()
 
 # %% ../nbs/12_condensation.ipynb #faa44b76

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from .datasets import Clips
-from .networks import build
-from .rules import PrismError, at_least, device, generator, isolated, progress
+from .networks import PRECISIONS, build, precision
+from .rules import PrismError, at_least, device, generator, isolated, one_of, progress
 
 # %% ../nbs/10_evaluation.ipynb #1e5a973c
 @dataclass(frozen=True)
@@ -26,9 +26,11 @@ class Training:
     momentum: float = .9       # of SGD
     weight_decay: float = 5e-4 # of SGD
     width: float = 1.          # scales the network's channels
+    precision: str = 'float32' # of forward and backward passes; weights are float32
 
     def __post_init__(self):
         for name, least in dict(epochs=1, batch=1, lr=0., momentum=0., weight_decay=0., width=1/64).items(): at_least(name, getattr(self, name), least)
+        one_of('precision', self.precision, PRECISIONS)
 
 # %% ../nbs/10_evaluation.ipynb #eccfde26
 def train(
@@ -45,7 +47,7 @@ def train(
     batches, losses = loader(source, training.batch), []
     with isolated(seed, 'dropout'):
         for epoch in progress(range(training.epochs), f'train {network} seed {seed}'):
-            losses.append(train_epoch(model, optimizer, batches(generator(seed, 'order', epoch))))
+            losses.append(train_epoch(model, optimizer, batches(generator(seed, 'order', epoch)), training.precision))
             schedule.step()
     return model, losses
 
@@ -59,24 +61,27 @@ def loader(
     "Shuffled batches. A video that can be played in several ways is played in one of them, drawn for each epoch."
     labels, ways = torch.as_tensor(source.labels), getattr(source, 'pairs', 1)
     fits = len(labels)*source.videos([0]).nbytes <= HELD
-    held = source.videos(range(len(labels))).to(device()) if fits else None
+    take = getattr(source, 'batch', lambda positions: source.videos(positions).to(device()))
+    held = take(range(len(labels))) if fits else None
     def batches(draw):
         order = torch.randperm(len(labels)//ways, generator=draw)*ways
         if ways > 1: order += torch.randint(ways, order.shape, generator=draw)
         for positions in order.split(batch):
-            yield source.videos(positions.tolist()).to(device()) if held is None else held[positions], labels[positions].to(device())
+            yield take(positions.tolist()) if held is None else held[positions], labels[positions].to(device())
     return batches
 
 # %% ../nbs/10_evaluation.ipynb #de4381b4
 def train_epoch(
     model: nn.Module,   # in training mode
     optimizer,          # of its parameters
-    batches             # yields (videos, labels)
+    batches,            # yields (videos, labels)
+    within: str = 'float32' # precision
 ) -> float:             # mean loss
     "One pass through the set."
     losses = []
     for videos, labels in batches:
-        loss = cross_entropy(model(videos), labels)
+        with precision(within): logits = model(videos)
+        loss = cross_entropy(logits.float(), labels)
         optimizer.zero_grad(); loss.backward(); optimizer.step()
         losses.append(loss.item())
     return sum(losses) / len(losses)
@@ -107,11 +112,12 @@ def predict(
     model: nn.Module,     # trained
     clips: Clips,         # to be scored
     embed: bool = False,  # features instead of class scores
-    batch: int = 64       # clips at a time
+    batch: int = 64,      # clips at a time
+    within: str = 'float32' # precision
 ) -> Tensor:              # (n,classes), or (n,D), on the CPU
     "Class scores or features of clips, each by itself."
     what = model.eval().embed if embed else model.eval()
-    return torch.cat([what(clips.videos(p.tolist()).to(device())).cpu() for p in torch.arange(len(clips)).split(batch)])
+    with precision(within): return torch.cat([what(clips.batch(p.tolist())).float().cpu() for p in torch.arange(len(clips)).split(batch)])
 
 # %% ../nbs/10_evaluation.ipynb #4c93c5ee
 def evaluate(
@@ -124,4 +130,4 @@ def evaluate(
     "Train on `condensed`, test on the test split of `clips`."
     if list(condensed.classes) != list(clips.classes): raise PrismError('the condensed set and the data set have different classes')
     model, _ = train(condensed, network, seed, training)
-    return score(predict(model, clips.test), torch.as_tensor(clips.test.labels))
+    return score(predict(model, clips.test, within=training.precision), torch.as_tensor(clips.test.labels))
