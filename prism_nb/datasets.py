@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['MADE', 'DATASETS', 'ROOM', 'RESIDENT', 'as_index', 'read_lines', 'ucf101', 'hmdb51', 'Dataset', 'root_of', 'Clips',
            'cache_key', 'decode_into', 'decode_all', 'cache', 'new_folder', 'put_in_place', 'content_of', 'open_cache',
-           'load', 'from_array', 'on_device']
+           'load', 'from_array', 'on_device', 'gathered']
 
 # %% ../nbs/02_datasets.ipynb #2f63d1d1
 import os, re, shutil, tempfile
@@ -17,7 +17,7 @@ from importlib.metadata import version
 from pathlib import Path, PurePosixPath
 
 import torch   # before decord
-import av, cv2, hashlib, json
+import av, cv2, hashlib, json, mmap
 import numpy as np
 import pandas as pd
 from torch import Tensor
@@ -305,6 +305,13 @@ def on_device(
     if where.type == 'cuda' and clips.fingerprint not in RESIDENT and clips.array.nbytes < ROOM*torch.cuda.mem_get_info(where)[0]: RESIDENT[clips.fingerprint] = torch.from_numpy(np.ascontiguousarray(clips.array)).to(where)
     return RESIDENT.get(clips.fingerprint)
 
+# %% ../nbs/02_datasets.ipynb #f90928f9
+def gathered(array: np.ndarray, rows: np.ndarray) -> np.ndarray: # a copy
+    "Rows of an array; of a mapped one the process does not hold on to what it read, so that it stays small however long it runs."
+    found = array[rows]
+    if isinstance(array, np.memmap) and hasattr(mmap, 'MADV_DONTNEED'): array._mmap.madvise(mmap.MADV_DONTNEED)
+    return found
+
 # %% ../nbs/02_datasets.ipynb #35de638a
 @patch
 def batch(self: Clips,
@@ -313,6 +320,6 @@ def batch(self: Clips,
 ) -> Tensor:                   # (n,T,3,H,W) float32, normalised, on the device
     "Clips as `videos` gives them, made where they are used."
     rows, held = self.rows[np.asarray(positions, dtype=np.int64)], on_device(self, device())
-    pixels = torch.from_numpy(self.array[rows]).to(device()) if held is None else held[torch.from_numpy(rows).to(held.device)]
+    pixels = torch.from_numpy(gathered(self.array, rows)).to(device()) if held is None else held[torch.from_numpy(rows).to(held.device)]
     if flipped is not None: pixels = torch.where(flipped.to(pixels.device)[:, None, None, None, None], pixels.flip(3), pixels)
     return normalise(pixels)

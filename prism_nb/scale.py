@@ -156,18 +156,18 @@ def size_of(path: Path) -> int:
 class Parcel:
     "Clips on their way: all but the pixels, and where those are."
     clips: Clips     # without its array
-    pixels: object   # the path of the array, or the array itself in the object store
+    pixels: object   # the path of the array, or where it is in the object store
 
     def open(self) -> Clips:
         "The clips, where the parcel arrived."
-        array = np.load(self.pixels, mmap_mode='r') if isinstance(self.pixels, Path) else self.pixels[0]
+        array = np.load(self.pixels, mmap_mode='r') if isinstance(self.pixels, Path) else ray_module().get(self.pixels)
         return replace(self.clips, array=array)
 
 def parcel(on: Cluster, clips: Clips) -> Parcel:
     "Clips to be sent: as a path where every machine sees it, else with their pixels."
     path = Path(clips.array.filename) if isinstance(clips.array, np.memmap) else None
     if path and not seen_by_all(on, path): return Parcel(replace(clips, array=None), path)
-    return Parcel(replace(clips, array=None), [on.ray.put(np.ascontiguousarray(clips.array))])
+    return Parcel(replace(clips, array=None), on.ray.put(np.ascontiguousarray(clips.array)))
 
 # %% ../nbs/14_scale.ipynb #57e74a14
 def must_share(on: Cluster):
