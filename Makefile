@@ -21,9 +21,8 @@ lab: .venv/installed
 	$(BIN)/jupyter lab nbs
 
 bench: .venv/installed
-	$(BIN)/python benchmarks/decode.py
-	$(BIN)/python benchmarks/iteration.py
-	$(BIN)/python benchmarks/initialisations.py
+	$(BIN)/python benchmarks/bench.py
+	$(BIN)/python benchmarks/page.py
 
 readme: .venv/installed
 	$(BIN)/jupyter nbconvert --to markdown --output-dir . --output README nbs/index.ipynb

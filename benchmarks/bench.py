@@ -26,6 +26,9 @@ from prism_nb.rules import data_folder, device, generator, isolated, keep_memory
 from prism_nb.study import cpu_name, peak_mb, reset_peak
 from prism_nb.video import Geometry, Sampling, write_video
 from reference import Judge, Loop, conv3d, embed
+from torch.func import functional_call, grad, stack_module_state, vmap
+from torch.nn.functional import conv3d as conv3d_of
+from torch.nn.functional import cross_entropy, pad
 from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
@@ -183,6 +186,35 @@ def real_forward():
 
 def times_of(name):
     return [r["seconds_median"] for r in ROWS if r["name"] == name]
+
+
+def trials():
+    """What was tried and is not used: the first layer on 2×2 pixels as channels, and networks trained as one batched computation."""
+    frames, side = SIZES["16x112"]
+    for within in dtypes():
+        dtype = torch.bfloat16 if within == "bfloat16" else torch.float32
+        x = torch.randn(16, 3, frames, side, side, device=device(), dtype=dtype).to(memory_format=torch.channels_last_3d)
+        weight = torch.randn(64, 3, 3, 7, 7, device=device(), dtype=dtype).to(memory_format=torch.channels_last_3d)
+        folded = pad(weight, (0, 1, 0, 1)).unflatten(4, (4, 2)).unflatten(3, (4, 2)).permute(0, 1, 4, 6, 2, 3, 5).flatten(1, 3)
+        def plain():
+            return conv3d_of(x, weight, stride=(1, 2, 2), padding=(1, 3, 3))
+        def deep():
+            pixels = pad(x, (3, 3, 3, 3)).unflatten(4, (-1, 2)).unflatten(3, (-1, 2)).permute(0, 1, 4, 6, 2, 3, 5).flatten(1, 3)
+            return conv3d_of(pixels, folded, padding=(1, 0, 0))
+        assert (plain() - deep()).abs().max() < 0.02 * plain().abs().max()
+        times = in_turns(dict(plain=plain, deep=deep), desc="first layer")
+        row("first-layer-16x112", within, times["plain"])
+        row("first-layer-16x112-space-to-depth", within, times["deep"], times["plain"])
+    videos, labels = torch.randn(10, 8, 3, 48, 48, device=device()), torch.arange(10, device=device())
+    models = [build("minic3d", 10, 8, 48, 0.25, generator(i)).to(device()).eval() for i in range(4)]
+    weights, _ = stack_module_state(models)
+    gradient = vmap(grad(lambda w: cross_entropy(functional_call(models[0], w, (videos,)), labels)))
+    def one_by_one():
+        for model in models:
+            torch.autograd.grad(cross_entropy(model(videos), labels), [*model.parameters()])
+    times = in_turns(dict(one=one_by_one, together=lambda: gradient(weights)), desc="networks together")
+    row("train-4-networks-one-by-one", "float32", times["one"])
+    row("train-4-networks-together", "float32", times["together"], times["one"])
 
 
 def evaluations():
@@ -348,7 +380,7 @@ def memory():
     row("prism-iteration-16x112-50-classes", "bfloat16", [taken], peak=peak, where="cpu", flop=flop_of_iteration(50, *SIZES["16x112"]))
 
 
-PARTS = [ceilings, real_forward, iterations, evaluations, decoding, scaling, numerics, memory]
+PARTS = [ceilings, real_forward, iterations, trials, evaluations, decoding, scaling, numerics, memory]
 
 if __name__ == "__main__":
     asked = argparse.ArgumentParser(description=__doc__)

@@ -156,7 +156,7 @@ def made_by(
 
 # %% ../nbs/16_reports.ipynb #bda806b0
 TABLES = {'first': ('table1', 'Table 1'), '1': ('table1', 'Table 1'), '2': ('table2', 'Table 2'), '3': ('table3', 'Table 3'), '4': ('table4', 'Table 4'), '5': ('table5', 'Table 5'), 'A': ('tableA', 'Table A'), 'figures': ('figures', 'Figures 3 and 5 to 7'), 'motion': ('motion', 'Does the insertion find motion?'), 'beyond': ('beyond', 'Beyond the tables'), 'lemma1': ('lemma1', 'Lemma 1'),
-          'audit': ('audit', 'The arithmetic of the paper'), 'tuning': ('tuning', 'Learning rates')}   # name → notebook, title
+          'audit': ('audit', 'The arithmetic of the paper'), 'grid': ('grid', "What the paper's grid takes"), 'tuning': ('tuning', 'Learning rates')}   # name → notebook, title
 PAPER = [name for name in TABLES if name != 'tuning']   # the whole study; 'first' is Table 1 with its three main methods, so that it is soon there
 MAIN = ['random', 'dm', 'prism']
 ASKED = {   # what a profile asks of a table on a data set, beyond the notebook's own defaults

@@ -185,7 +185,8 @@ def uninterrupted():
     try: yield
     finally:
         for number, handler in before.items(): signal.signal(number, handler)
-        if came: os.kill(os.getpid(), came[0])
+        if came and callable(handler := before[came[0]]): handler(came[0], None)   # a worker of Ray would not hear the signal
+        elif came: os.kill(os.getpid(), came[0])
 
 # %% ../nbs/00_rules.ipynb #937fbfde
 TERMINATED = 143   # the exit status of a process that SIGTERM stopped

@@ -8,6 +8,7 @@ import subprocess
 import time
 
 import pandas as pd
+import psutil
 import pytest
 
 from conftest import BIN, ROOT, call
@@ -103,3 +104,21 @@ def test_a_killed_study_goes_on_to_the_same_numbers(tmp_path, made):
         one, other = (pd.read_csv(place / "reports" / "smoke" / name) for place in places)
         measured = [c for c in one.columns if "seconds" not in c and c != "peak_mb"]
         pd.testing.assert_frame_equal(one[measured], other[measured])
+
+
+def test_sigterm_to_the_study_alone_ends_it_and_it_goes_on(tmp_path, made):
+    data, *_ = made
+    shutil.copytree(data / "motionshapes-smoke", tmp_path / "motionshapes-smoke")
+    shutil.copytree(data / "cache", tmp_path / "cache")
+    command = ["study", "--profile", "smoke", "--tables", "4", "--workers", "1"]
+    running = start(command, tmp_path)
+    until = time.monotonic() + 120
+    while not list(tmp_path.glob("results/scores/*.json")) and time.monotonic() < until:
+        time.sleep(.05)
+    os.kill(running.pid, signal.SIGTERM)
+    said = running.communicate(timeout=60)[1]
+    assert running.returncode == 143 and len(scores(tmp_path)) < 4, said[-2000:]
+    assert not [p for p in psutil.process_iter(["cmdline"]) if str(tmp_path) in " ".join(p.info["cmdline"] or [])]
+    running = start(command, tmp_path)
+    said = running.communicate(timeout=300)[1]
+    assert running.returncode == 0 and len(scores(tmp_path)) == 4, said[-2000:]
