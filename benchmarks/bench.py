@@ -4,6 +4,7 @@ Alternatives are timed in turns, so that a slow minute of the machine hits all o
 and numerics.csv; page.py makes RESULTS.md of them. `bench.py --only NAME …` runs some parts, and is for trying things.
 """
 import argparse
+import ctypes
 import multiprocessing
 import os
 import statistics
@@ -22,10 +23,10 @@ from prism_nb.condensed import condensed_from
 from prism_nb.datasets import Clips, cache, decode_all, from_array, ucf101
 from prism_nb.evaluation import Training, evaluate, loader, predict, train_epoch
 from prism_nb.networks import MiniC3D, build, initialise, precision
-from prism_nb.rules import data_folder, device, generator, isolated, keep_memory
+from prism_nb.rules import data_folder, device, generator, give_back_memory, isolated, keep_memory
 from prism_nb.study import cpu_name, peak_mb, reset_peak
 from prism_nb.video import Geometry, Sampling, write_video
-from reference import Judge, Loop, conv3d, embed
+from reference import Judge, Loop, embed, features_of
 from torch.func import functional_call, grad, stack_module_state, vmap
 from torch.nn.functional import conv3d as conv3d_of
 from torch.nn.functional import cross_entropy, pad
@@ -51,11 +52,23 @@ def seconds(call):
     return time.perf_counter() - start
 
 
+LIBRARYS_OWN = {-1: 128 * 1024, -4: 65536}   # what glibc does with freed memory, unless it is told otherwise
+
+
+def own_memory():
+    """Treat freed memory as glibc does by itself, as the plain loop runs."""
+    give_back_memory()
+    if hasattr(libc := ctypes.CDLL(None), "gnu_get_libc_version"):
+        for option, value in LIBRARYS_OWN.items():
+            libc.mallopt(option, value)
+
+
 def in_turns(calls, rounds=ROUNDS, desc=""):
-    """Seconds of every alternative, `rounds` times each after one that does not count."""
+    """Seconds of every alternative, `rounds` times each after one that does not count; freed memory is treated as each runs by itself."""
     times = {name: [] for name in calls}
     for i in tqdm(range(rounds + 1), desc, leave=False):
         for name, call in calls.items():
+            own_memory() if "reference" in name else keep_memory()
             taken = seconds(call)
             if i:
                 times[name].append(taken)
@@ -147,15 +160,18 @@ def iterations():
                 row(f"{name}-reference", "float32", taken)
             else:
                 row(name, what, taken, times[method, "reference"], flop_of_iteration(CLASSES[size], frames, side))
-        only_prism(runs["prism", "float32"], size)
+        only_prism(clips, size)
 
 
-def only_prism(run, size):
-    """What PRISM adds: interpolation with its way back, and insertion."""
+def only_prism(clips, size):
+    """What PRISM adds: interpolation with its way back, and insertion, from two key frames a video on."""
+    run = work(clips, "prism", "float32")
+    start = {name: getattr(run.memory, name).detach().clone() for name in run.memory.STATE}
+    gradient = torch.randn(start["frames"].shape, device=device())
     def added():
-        played = run.memory.play(None)
-        gradient = torch.ones_like(played)
-        played.backward(gradient)
+        for name, value in start.items():
+            getattr(run.memory, name).data.copy_(value)
+        run.memory.play(None).backward(gradient)
         for label in run.labels:
             run.memory.grow(run.rows(label), gradient[run.rows(label)], generator(label))
         run.optimizer.zero_grad()
@@ -167,7 +183,7 @@ def real_forward():
     frames, side = SIZES["16x112"]
     clips = made_up(1, BATCH, frames, side)
     plain = Loop([clips.train.videos()], 1, False, BATCH, 1.0, device())
-    features, stacked = conv3d(2, frames, side)[0].to(device()), plain.real(0)
+    features, stacked = features_of(1.0).to(device()), plain.real(0)
     with torch.no_grad():
         calls = {"reference": lambda: embed(features, stacked)}
         for within in dtypes():
@@ -262,7 +278,7 @@ def film(path, seed, frames=180, height=240, width=320):
     """A made-up film of UCF101's size and usual length: a texture that moves, with noise."""
     draw = np.random.default_rng(seed)
     ground = draw.integers(0, 256, (height // 8 + 60, width // 8 + 60, 3)).repeat(8, 0).repeat(8, 1)
-    write_video(path, [np.clip(ground[t:t + height, 2 * t:2 * t + width] + draw.integers(-6, 7, (height, width, 1)), 0, 255).astype(np.uint8) for t in range(frames)])
+    write_video(path, np.stack([np.clip(ground[t:t + height, 2 * t:2 * t + width] + draw.integers(-6, 7, (height, width, 1)), 0, 255).astype(np.uint8) for t in range(frames)]))
 
 
 def decoding():
@@ -274,10 +290,11 @@ def decoding():
             for i, path in enumerate(tqdm(paths, f"films {suffix}", leave=False)):
                 film(path, i)
             index = pd.DataFrame(dict(path=[p.name for p in paths]))
-            def cached(decoder):
+            def cached(decoder, threads):
                 with tempfile.TemporaryDirectory() as out:
-                    assert not any(decode_all(index, Path(folder), sampling, geometry, decoder, os.cpu_count(), Path(out)))
-            calls = {"reference": lambda: plain_loop(paths, sampling, geometry), "": lambda: cached("pyav"), "-decord": lambda: cached("decord")}
+                    assert not any(decode_all(index, Path(folder), sampling, geometry, decoder, threads, Path(out)))
+            calls = {"reference": lambda: plain_loop(paths, sampling, geometry), "": lambda: cached("pyav", os.cpu_count()),
+                     "-one-thread": lambda: cached("pyav", 1), "-decord": lambda: cached("decord", os.cpu_count())}
             times = {what: [t / files for t in taken] for what, taken in in_turns(calls, desc=f"decode {suffix}").items()}
             row(f"decode-{suffix}-reference", "uint8", times.pop("reference"), where="cpu")
             for what, taken in times.items():
@@ -309,16 +326,21 @@ def numerics():
     clips = cache(ucf101(shapes), shapes, Sampling(8, 4), Geometry((48, 64), 48))
     off = lambda a, b: ((a - b).norm() / b.norm()).item()
     for within in dtypes()[1:]:
-        means, gradients = [], []
+        means, gradients, both = [], [], []
         for seed in range(5):
             runs = [Condensation(clips, recipe("dm", batch_real=BATCH, precision=p), seed) for p in ("float32", within)]
             for run in runs:
                 initialise(run.network, run.draw("network"))
                 run.kept = 0, torch.stack([run.wanted(0, label) for label in run.labels])[None]
             means.append(off(runs[1].kept[1], runs[0].kept[1]))
-            gradients.append(off(*[run.gradient(run.memory.play(None))[1] for run in runs[::-1]]))
-        NUMERICS.append(dict(what="class means, relative error", dtype=within, mean=statistics.mean(means), sd=statistics.stdev(means), n=5))
-        NUMERICS.append(dict(what="gradient of the pixels, relative error", dtype=within, mean=statistics.mean(gradients), sd=statistics.stdev(gradients), n=5))
+            fewer, true = (run.gradient(run.memory.play(None))[1] for run in runs[::-1])
+            gradients.append(off(fewer, true))
+            videos = runs[1].memory.play(None).detach().requires_grad_()
+            with precision(within):
+                embedded = runs[1].network.embed(videos)
+            both.append(off(torch.autograd.grad((embedded.float() - runs[1].kept[1][0].flatten(0, 1)).square().sum(), videos)[0], true))
+        for what, found in (("class means, relative error", means), ("gradient of the pixels, relative error", gradients), ("the same with the synthetic side in fewer bits too, which is not done", both)):
+            NUMERICS.append(dict(what=what, dtype=within, mean=statistics.mean(found), sd=statistics.stdev(found), n=len(found)))
     chosen = {seed: [int(clips.train.of_class(c)[seed]) for c in range(10)] for seed in range(8)}
     for within in ("reference", *dtypes()):
         scores = []
@@ -377,7 +399,15 @@ def memory():
     taken, peak = peak_of(peak_reference)
     row("peak-two-classes-reference", "float32", [taken], peak=peak, where="cpu")
     taken, peak = peak_of(peak_miniucf)
-    row("prism-iteration-16x112-50-classes", "bfloat16", [taken], peak=peak, where="cpu", flop=flop_of_iteration(50, *SIZES["16x112"]))
+    row("prism-iteration-16x112-50-classes", "bfloat16", [taken], peak=peak, flop=flop_of_iteration(50, *SIZES["16x112"]))
+
+
+def save(started):
+    """What has been measured so far."""
+    name = torch.cuda.get_device_name() if GPU else f"{cpu_name()}, {os.cpu_count()} cores"
+    about = dict(machine=name, torch=torch.__version__, minutes=round((time.time() - started) / 60, 1))
+    for file, rows in (("results", ROWS), ("scaling", LINES), ("numerics", NUMERICS), ("machine", [about])):
+        pd.DataFrame(rows).to_csv(HERE / f"{file}.csv", index=False, float_format="%.5g")
 
 
 PARTS = [ceilings, real_forward, iterations, trials, evaluations, decoding, scaling, numerics, memory]
@@ -392,9 +422,5 @@ if __name__ == "__main__":
         if not only or part.__name__ in only or part is ceilings:
             print(f"[{time.time() - started:5.0f} s] {part.__name__}", flush=True)
             part()
-    name = torch.cuda.get_device_name() if GPU else f"{cpu_name()}, {os.cpu_count()} cores"
-    about = dict(machine=name, torch=torch.__version__, minutes=round((time.time() - started) / 60, 1))
-    print(about)
-    if not only:
-        for file, rows in (("results", ROWS), ("scaling", LINES), ("numerics", NUMERICS), ("machine", [about])):
-            pd.DataFrame(rows).to_csv(HERE / f"{file}.csv", index=False, float_format="%.5g")
+            if not only:
+                save(started)

@@ -10,16 +10,20 @@ from torch.nn.functional import cosine_similarity, cross_entropy
 from torch.utils.data import DataLoader, TensorDataset
 
 
-def conv3d(classes, frames, size, width=1.0):
-    """miniC3D from plain layers: its features, and a head."""
+def features_of(width):
+    """miniC3D's features from plain layers."""
     a, b = int(64 * width), int(128 * width)
     layers, inputs = [], 3
     for outputs, pool in ((a, 1), (b, 2), (b, 2)):
         layers += [nn.Conv3d(inputs, outputs, (3, 7, 7), (1, 2, 2), (1, 3, 3)), nn.ReLU(), nn.MaxPool3d((pool, 2, 2))]
         inputs = outputs
-    features = nn.Sequential(*layers)
-    _, _, time, height, _ = features(torch.zeros(1, 3, frames, size, size)).shape
-    return features, nn.Sequential(nn.AvgPool3d((min(2, time), height, height), 1), nn.Dropout(0.5), nn.Conv3d(b, classes, 1))
+    return nn.Sequential(*layers)
+
+
+def head_of(features, classes, frames, size):
+    """Its head."""
+    _, channels, time, height, _ = features(torch.zeros(1, 3, frames, size, size)).shape
+    return nn.Sequential(nn.AvgPool3d((min(2, time), height, height), 1), nn.Dropout(0.5), nn.Conv3d(channels, classes, 1))
 
 
 def embed(features, videos):
@@ -60,7 +64,7 @@ class Loop:
         return clips.to(self.device)
 
     def step(self):
-        features = conv3d(len(self.clips), self.frames, self.size, self.width)[0].to(self.device)
+        features = features_of(self.width).to(self.device).requires_grad_(False)
         loss, played = 0.0, []
         for label in range(len(self.clips)):
             with torch.no_grad():
@@ -94,7 +98,8 @@ class Judge:
     def __init__(self, videos, labels, test, test_labels, batch, width, device="cpu"):
         self.train_loader = DataLoader(TensorDataset(videos, labels), batch, shuffle=True)
         self.test_loader, self.device = DataLoader(TensorDataset(test, test_labels), batch), device
-        features, head = conv3d(int(labels.max()) + 1, videos.shape[1], videos.shape[3], width)
+        features = features_of(width)
+        head = head_of(features, int(labels.max()) + 1, videos.shape[1], videos.shape[3])
         self.features, self.head = features.to(device), head.to(device)
         self.optimizer = torch.optim.SGD([*features.parameters(), *head.parameters()], 0.01, 0.9, weight_decay=5e-4)
 

@@ -22,7 +22,7 @@ from .condensed import CondensedSet
 from .evaluation import evaluate
 from .figures import frame_strip, save_figure
 from .networks import PRECISIONS
-from .rules import PrismError, at_least, atomic, data_folder, one_of, stop_on_sigterm
+from .rules import PrismError, at_least, atomic, data_folder, keep_memory, one_of, stop_on_sigterm
 
 # %% ../nbs/17_cli.ipynb #36ddf737
 commands = typer.Typer(help='PRISM, video dataset condensation, as a reproducible study.', no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -32,6 +32,7 @@ commands.add_typer(data, name='data')
 def app():
     "`prism-nb`: run a command; bad input is one line on stderr and exit code 2."
     torch.set_num_threads(1)   # as the study's processes: the number of threads changes the last bits
+    keep_memory()
     stop_on_sigterm()
     try: commands()
     except PrismError as e: print(f'prism-nb: {e}', file=sys.stderr); sys.exit(2)
@@ -78,7 +79,7 @@ def condense_command(
     precision: Annotated[str|None, typer.Option(help='Of the real clips\' side: ' + ', '.join(PRECISIONS) + '.')] = None,
     checkpoint_every: Annotated[float, typer.Option(help='Seconds between checkpoints.')] = EVERY,
     engine: Engine = 'local', address: Address = '', gpus: Gpus = None,
-    shards: Annotated[int|None, typer.Option(help='With ray: into how many parts the classes are dealt; none: as many as there is room for.')] = None,
+    shards: Annotated[int|None, typer.Option(help='With ray: into how many parts the classes are dealt; none: as many as there is room for. A stopped run goes on with the same number.')] = None,
 ):
     "Condense a data set and write the condensed set. A run that was stopped is continued by the same command."
     given = {k: v for k, v in dict(lr=lr, iterations=iterations, precision=precision).items() if v is not None}
@@ -140,7 +141,7 @@ def study_command(
     asked = tuple(t.strip() for t in tables.split(',') if t.strip())
     try:
         with cluster_of(engine, address=address, gpus_per_cell=gpus) as on:
-            if on: scale.must_share(on); os.environ.update(PRISM_RAY=on.address, PRISM_GPUS=str(on.gpus))   # for the notebooks' kernels
+            if on: scale.must_share(on, root); os.environ.update(PRISM_RAY=on.address, PRISM_GPUS=str(on.gpus))   # for the notebooks' kernels
             made = [told(page) for page in reports.run_study(profile, dataset, asked, root, workers)]
     except KeyboardInterrupt:
         logging.getLogger('asyncio').setLevel(logging.CRITICAL)   # or the kernel's last task is printed at length

@@ -302,7 +302,8 @@ def on_device(
     where: torch.device
 ) -> Tensor|None:  # (rows,T,H,W,3) uint8; None: it stays where it is
     "All pixels of a data set on a GPU, put there once, where they fit."
-    if where.type == 'cuda' and clips.fingerprint not in RESIDENT and clips.array.nbytes < ROOM*torch.cuda.mem_get_info(where)[0]: RESIDENT[clips.fingerprint] = torch.from_numpy(np.ascontiguousarray(clips.array)).to(where)
+    share = min(1., float(os.environ.get('PRISM_GPUS') or 1))   # of the GPU, that this process may use
+    if where.type == 'cuda' and clips.fingerprint not in RESIDENT and clips.array.nbytes < ROOM*share*torch.cuda.mem_get_info(where)[0]: RESIDENT[clips.fingerprint] = torch.from_numpy(np.ascontiguousarray(clips.array)).to(where)
     return RESIDENT.get(clips.fingerprint)
 
 # %% ../nbs/02_datasets.ipynb #f90928f9

@@ -82,7 +82,9 @@ def train_epoch(
     for videos, labels in batches:
         with precision(within): logits = model(videos)
         loss = cross_entropy(logits.float(), labels)
-        optimizer.zero_grad(); loss.backward(); optimizer.step()
+        optimizer.zero_grad()
+        with precision('tf32' if within == 'tf32' else 'float32'): loss.backward()   # in bfloat16 it has that from the forward pass
+        optimizer.step()
         losses.append(loss.item())
     return sum(losses) / len(losses)
 

@@ -191,6 +191,7 @@ def build(
 
 # %% ../nbs/04_networks.ipynb #0a806da4
 PRECISIONS = ('float32', 'bfloat16', 'tf32')
+torch.backends.cudnn.allow_tf32 = False   # a GPU's convolutions would take it for float32
 
 @contextmanager
 def precision(
@@ -198,7 +199,7 @@ def precision(
 ) -> Iterator[None]:
     "Inside the block networks compute in this precision; weights stay float32."
     if one_of('precision', name, PRECISIONS) == 'tf32' and device().type == 'cpu': raise PrismError('precision is tf32, which is for GPUs; take float32 or bfloat16')
-    before, torch.backends.cudnn.conv.fp32_precision = torch.backends.cudnn.conv.fp32_precision, 'tf32' if name == 'tf32' else 'ieee'
+    torch.backends.cudnn.allow_tf32 = name == 'tf32'
     try:
         with torch.autocast(device().type, torch.bfloat16, enabled=name == 'bfloat16'): yield
-    finally: torch.backends.cudnn.conv.fp32_precision = before
+    finally: torch.backends.cudnn.allow_tf32 = False

@@ -218,7 +218,7 @@ class Page:
 def made(self: Page) -> str:
     "A name for all that makes the page, besides the records."
     rooms = tuple(sorted(p.stem for p in (home()/'prism_nb').glob('*.py')))
-    printed = [p.read_text(encoding='utf-8') for p in sorted((home()/'data'/'paper').glob('*.csv'))]
+    printed = [p.read_text(encoding='utf-8') for p in [*sorted((home()/'data'/'paper').glob('*.csv')), *sorted((home()/'benchmarks').glob('*.csv'))]]
     return fingerprint(self.source.read_text(encoding='utf-8'), {k: v for k, v in self.takes.items() if k != 'workers'}, code_version(rooms), printed)
 
 @patch

@@ -87,7 +87,7 @@ def device() -> torch.device: # the GPU if there is one; PRISM_DEVICE says other
 
 def computer() -> list[str]:
     "Of what computes, what may change last bits and is not in our code."
-    return [device().type, torch.__version__]
+    return [os.environ.get('PRISM_COMPUTER') or device().type, torch.__version__]   # it may be elsewhere
 
 # %% ../nbs/00_rules.ipynb #a81a7a95
 MALLOPT = {-1: 2**31 - 1, -4: 0}   # glibc's M_TRIM_THRESHOLD and M_MMAP_MAX

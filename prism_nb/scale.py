@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['RETRIES', 'ray_module', 'answers', 'join', 'Cluster', 'gpus_of_a_job', 'cluster', 'Steps', 'work', 'run', 'wait_for',
-           'stop', 'seen_by_all', 'size_of', 'Parcel', 'parcel', 'must_share', 'shards', 'condense_shard',
+           'stop', 'everywhere', 'seen_by_all', 'size_of', 'Parcel', 'parcel', 'must_share', 'shards', 'condense_shard',
            'condense_in_shards']
 
 # %% ../nbs/14_scale.ipynb #94072f50
-import os, socket, tempfile
+import math, os, socket, tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -46,7 +46,7 @@ def answers(
 def join(ray, address: str):
     "Connect this process to a cluster; without an address to a new one on this machine."
     quiet = dict(log_to_driver=False, logging_level='ERROR')
-    if not address: return ray.init(address='local', num_cpus=os.cpu_count(), include_dashboard=False, _node_ip_address='127.0.0.1', **quiet)
+    if not address: return ray.init(address='local', include_dashboard=False, _node_ip_address='127.0.0.1', **quiet)
     answers(address)
     try: ray.init(address=address, **quiet)
     except (ConnectionError, RuntimeError, ValueError) as e: raise PrismError(f'address is {address}, but no Ray cluster answers there: {str(e).splitlines()[0]}') from None
@@ -62,7 +62,7 @@ class Cluster:
     @property
     def room(self) -> int: # how many jobs it does at once
         there = self.ray.cluster_resources()
-        return int(min(there['CPU'], there.get('GPU', 0)/self.gpus if self.gpus else there['CPU']))
+        return max(1, int(min(there.get('CPU', 0), there.get('GPU', 0)/self.gpus if self.gpus else math.inf)))
 
 def gpus_of_a_job(
     asked: float|None,  # None: a whole one, where there are any
@@ -84,7 +84,7 @@ def cluster(
     stop_on_sigterm(children=lambda: [])   # the cluster's processes stay until the jobs have left their checkpoints
     try:
         share = gpus_of_a_job(gpus, ray.cluster_resources().get('GPU', 0))
-        os.environ['PRISM_DEVICE'] = 'cuda' if share else 'cpu'   # names of results say on what they were computed: there, not here
+        os.environ['PRISM_COMPUTER'] = 'cuda' if share else 'cpu'   # names of results say on what they were computed: there, not here
         yield Cluster(ray, address or ray.get_runtime_context().gcs_address, share)
     finally: ray.shutdown()
 
@@ -109,15 +109,16 @@ def run(
     function: Callable,  # of this package
     jobs: list,          # what it is given, one after the other
     desc: str,           # what the bar says
-    total: int           # steps of all jobs together
+    total: int,          # steps of all jobs together
+    shared: bool = True  # every machine sees this one's data folder
 ) -> list:               # what it returned, in order
     "Do jobs in a cluster, each on its own."
-    ray, environment = on.ray, {name: os.environ[name] for name in ('PRISM_DATA', 'PRISM_DEVICE') if name in os.environ} | dict(PRISM_DATA=str(data_folder().resolve()))
-    steps = ray.remote(num_cpus=0)(Steps).remote()
+    ray, environment = on.ray, dict(PRISM_DEVICE=os.environ['PRISM_COMPUTER'], PRISM_COMPUTER='', PRISM_GPUS=str(on.gpus)) | (dict(PRISM_DATA=str(data_folder().resolve())) if shared else {})
+    steps = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(Steps).remote()   # it may lose its machine too
     job = ray.remote(num_cpus=1, num_gpus=on.gpus, max_retries=RETRIES)(work)
     sent = [job.remote(environment, steps, function, given) for given in jobs]
     with progress(desc=desc, total=total, unit='step') as bar:
-        try: wait_for(ray, sent, lambda: bar.update(ray.get(steps.taken.remote()) - bar.n)); return ray.get(sent)
+        try: wait_for(ray, sent, lambda: bar.update(max(0, ray.get(steps.taken.remote()) - bar.n))); return ray.get(sent)
         except ray.exceptions.RayTaskError as e: stop(ray, sent); raise e.cause if isinstance(e.cause, PrismError) else PrismError(f'a job failed: {type(e.cause).__name__}: {e.cause}') from None
         except ray.exceptions.RayError as e: stop(ray, sent); raise PrismError(f'the cluster gave up a job: {str(e).splitlines()[0]}') from None
         except BaseException: stop(ray, sent); raise
@@ -136,16 +137,21 @@ def stop(ray, sent: list, seconds: float = 60.):
     ray.wait(sent, num_returns=len(sent), timeout=seconds)
 
 # %% ../nbs/14_scale.ipynb #4a0b22e4
-def seen_by_all(
+def everywhere(
     on: Cluster,
-    path: Path      # a file, or a folder
-) -> str:           # the name of a machine that does not see it; '' if all do
-    "Whether every machine of a cluster sees what this one sees."
+    function: Callable,  # of this package
+    given                # what it is given
+) -> dict[str, object]:  # by the name of a machine
+    "What a function returns on every machine of a cluster."
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy as At
-    looks = on.ray.remote(num_cpus=0)(size_of)
-    nodes = [node for node in on.ray.nodes() if node['Alive']]
-    sizes = on.ray.get([looks.options(scheduling_strategy=At(node['NodeID'], soft=False)).remote(path) for node in nodes])
-    return next((node['NodeManagerHostname'] for node, size in zip(nodes, sizes) if size != size_of(path)), '')
+    task, nodes = on.ray.remote(num_cpus=0)(function), [node for node in on.ray.nodes() if node['Alive']]
+    sent = [task.options(scheduling_strategy=At(node['NodeID'], soft=False)).remote(given) for node in nodes]
+    try: return dict(zip((node['NodeManagerHostname'] for node in nodes), on.ray.get(sent)))
+    except on.ray.exceptions.RayError as e: raise PrismError(f'a machine of the cluster cannot run this package ({str(e).strip().splitlines()[-1]}); each needs the same installation') from None
+
+def seen_by_all(on: Cluster, path: Path) -> str: # the name of a machine that does not see it; '' if all do
+    "Whether every machine of a cluster sees a file as this one does."
+    return next((name for name, size in everywhere(on, size_of, path).items() if size != size_of(path)), '')
 
 def size_of(path: Path) -> int:
     "Bytes; below zero where there is nothing."
@@ -170,12 +176,16 @@ def parcel(on: Cluster, clips: Clips) -> Parcel:
     return Parcel(replace(clips, array=None), on.ray.put(np.ascontiguousarray(clips.array)))
 
 # %% ../nbs/14_scale.ipynb #57e74a14
-def must_share(on: Cluster):
-    "A study's records are files: every machine must see the folder they are written to."
+def must_share(
+    on: Cluster,
+    root: str = ''  # of the data, where it is not under the data folder
+):
+    "A study's records are files: every machine must see the folder they are written to, and the data."
     data_folder().mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile(dir=data_folder()) as file:
-        file.write(os.urandom(int.from_bytes(os.urandom(2), 'big') + 1)); file.flush()
+        file.write(os.urandom(int.from_bytes(os.urandom(2), 'big') + 1)); file.flush(); os.fsync(file.fileno())
         if blind := seen_by_all(on, Path(file.name)): raise PrismError(f'{data_folder()} is not seen by {blind}: a study on several machines needs a folder that all share; name one with PRISM_DATA')
+    if root and (blind := next((name for name, size in everywhere(on, size_of, Path(root).resolve()).items() if size < 0), '')): raise PrismError(f'{root} is not seen by {blind}: a study on several machines needs its data where all see them')
 
 # %% ../nbs/14_scale.ipynb #9c9f6d22
 def shards(
@@ -194,16 +204,17 @@ def condense_shard(job: tuple) -> CondensedSet:
 # %% ../nbs/14_scale.ipynb #9469e49b
 def condense_in_shards(
     on: Cluster,
-    clips: Clips,        # a data set; only its training split is sent
+    clips: Clips,        # a data set; only its training split is read
     recipe: Recipe,      # what to do
     seed: int,           # of all draws
     count: int|None = None, # of shards; None: as many as there is room for
     every: float = EVERY # seconds between checkpoints
 ) -> CondensedSet:
     "As `condense`, in a cluster, to the same bits."
-    classes = len(clips.classes)
-    parts = shards(classes, min(classes, on.room) if count is None else count)
+    classes, whole = len(clips.classes), recipe.memory == 'static-dynamic'   # which cannot be split
+    parts = shards(classes, (1 if whole else min(classes, on.room)) if count is None else count)
     sent = parcel(on, replace(clips.train, left_out=None))
-    made = joined(run(on, condense_shard, [(sent, recipe, seed, every, labels) for labels in parts], f'{len(parts)} shards', recipe.iterations*len(parts)))
-    forget_run(made.facts['run'])
-    return made
+    shared = isinstance(sent.pixels, Path)
+    sets = run(on, condense_shard, [(sent, recipe, seed, every, labels) for labels in parts], f'{len(parts)} shards', recipe.iterations*len(parts), shared)
+    forget_run(sets[0].facts['run']); everywhere(on, forget_run, sets[0].facts['run'])
+    return joined(sets) if len(sets) > 1 else sets[0]

@@ -361,13 +361,13 @@ def cell_of(facts: dict) -> Cell:
 # %% ../nbs/15_study.ipynb #991dc0db
 def results(
     cells: list[Cell],   # asked for
-    workers: int = 0     # processes; 0: as many as cores
+    workers: int = 0     # processes; 0: as many as cores, or one for a GPU
 ) -> list[dict]:         # their records, in order; one that failed has no scores and an 'error'
     "The records of cells: read where they are there, computed where they are missing; a cell asked for twice runs once."
     at_least('workers', workers, 0); note(cells)
     paths = [cell.path() for cell in cells]
     missing = [cell for path, cell in dict(zip(paths, cells)).items() if finished(path) is None]
-    if missing: compute(missing, workers or os.cpu_count())
+    if missing: compute(missing, workers or (1 if device().type == 'cuda' else os.cpu_count()))
     return [read_record(path) for path in paths]
 
 # %% ../nbs/15_study.ipynb #90b236f7

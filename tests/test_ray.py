@@ -107,7 +107,7 @@ def test_without_ray_one_line_says_what_to_install(tmp_path, monkeypatch, capsys
 @pytest.mark.parametrize("options, says", [(["--shards", "11"], "shards is 11, but there are only 10 classes"), (["--gpus-per-cell", "0.5"], "the cluster has 0 GPUs"),
                                            (["--shards", "2", "--method", "wang"], "cannot be split into shards")])
 def test_what_a_cluster_cannot_do_is_one_line(place, options, says):
-    done = call("prism-nb", "condense", "--profile", "smoke", "--engine", "ray", *options, "--out", place / "x.safetensors", PRISM_DATA=place, PRISM_DEVICE="cpu", PRISM_BARS="text")
+    done = call("prism-nb", "condense", "--profile", "smoke", "--engine", "ray", *options, "--out", place / "x.safetensors", PRISM_DATA=place, PRISM_DEVICE="cpu", PRISM_BARS="text", CUDA_VISIBLE_DEVICES="")
     last = done.stderr.strip().splitlines()[-1]
     assert done.returncode == 2 and last.startswith("prism-nb: ") and says in last, done.stderr
     assert not (place / "x.safetensors").exists()
