@@ -138,10 +138,10 @@ MEAN, STD = torch.tensor([.485, .456, .406]), torch.tensor([.229, .224, .225])  
 def normalise(
     clips: Tensor   # (…,T,H,W,3) uint8
 ) -> Tensor:        # (…,T,3,H,W) float32
-    "uint8 pixels as the networks see them: one product and one sum a line of pixels, channels last in memory."
+    "uint8 pixels as the networks see them; computed a line of pixels at a time, channels last in memory."
     width = clips.shape[-2]
-    scale, shift = (line.to(clips.device).repeat(width) for line in (1/(255*STD), -MEAN/STD))
-    return clips.flatten(-2).float().mul_(scale).add_(shift).unflatten(-1, (width, 3)).movedim(-1, -3)
+    mean, std = (line.to(clips.device).repeat(width) for line in (MEAN, STD))
+    return clips.flatten(-2).float().div_(255).sub_(mean).div_(std).unflatten(-1, (width, 3)).movedim(-1, -3)
 
 # %% ../nbs/01_video.ipynb #0ee50c41
 def denormalise(
