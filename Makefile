@@ -35,6 +35,6 @@ readme: .venv/installed
 	touch $@
 
 clean:
-	rm -rf .venv build *.egg-info data/motionshapes* data/cache data/results reports/smoke
+	rm -rf .venv build *.egg-info data/motionshapes* data/cache data/checkpoints data/locks data/results reports/smoke
 
 .PHONY: study test test-long lab bench readme clean

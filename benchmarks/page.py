@@ -53,7 +53,7 @@ def exponents(scaling):
 def page():
     results, scaling, numerics, machine = (pd.read_csv(HERE / f"{name}.csv") for name in ("results", "scaling", "numerics", "machine"))
     about = machine.iloc[0]
-    classes = "2 classes at 16×112×112 and 8 at 8×64×64, since the paper's 50 would take minutes an iteration" if (results.device == "cpu").all() else "50 classes"
+    classes = "2 classes at 16×112×112 and 8 at 8×64×64, since the paper's 50 would take a minute and more an iteration" if (results.device == "cpu").all() else "50 classes"
     return f"""# What it costs
 
 Made by `make bench` ({about.minutes} min on {about.machine}, PyTorch {about.torch}); no number here is typed in. Alternatives were timed in turns in one run; a time is the median of five after one that does not count, but for the rows with a peak of memory, which are single calls in processes of their own. Freed memory is kept by our processes (`rules.keep_memory`) and treated as the C library does by itself in the plain loop. Machines differ, and a shared one changes by the hour: what carries over are the ratios.

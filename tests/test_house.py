@@ -48,6 +48,12 @@ def test_readme_names_every_room_and_nothing_else():
         assert (ROOT / name).exists(), name
 
 
+def test_the_page_of_results_is_what_was_measured(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    import page
+    assert page.page() == (ROOT / "benchmarks" / "RESULTS.md").read_text(), "run: python benchmarks/page.py"
+
+
 def exported(notebook):
     cells = json.loads(notebook.read_text())["cells"]
     sources = ["".join(c["source"]) for c in cells if c["cell_type"] == "code"]
