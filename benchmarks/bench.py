@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 import torch
 from av.video.reformatter import VideoReformatter
-from prism_nb import motionshapes
+from prism_nb import motionshapes, study
 from prism_nb.condensation import BLOCK, Condensation, recipe
 from prism_nb.condensed import condensed_from
 from prism_nb.datasets import Clips, cache, decode_all, from_array, ucf101
@@ -361,6 +361,18 @@ def numerics():
         print(NUMERICS[-1], flush=True)
 
 
+def condensed_in_fewer_bits():
+    """What PRISM's sets teach when the real side was in bfloat16: the quick profile's cells of Table 1, over its seeds, in processes of one thread."""
+    plan = study.plan("quick", "motionshapes")
+    wanted = {within: study.cells(plan, ["prism"], precision=within) for within in ("float32", "bfloat16")}
+    records = study.grouped(wanted)
+    for within, found in records.items():
+        scores = [score["top1"] for record in found for score in record["scores"]]
+        NUMERICS.append(dict(what="top-1 of PRISM's sets, VPC 1, MotionShapes, quick profile (3 seeds x 2 networks)", dtype=within, mean=statistics.mean(scores), sd=statistics.stdev(scores), n=len(scores)))
+    apart = study.paired(records["bfloat16"], records["float32"])
+    NUMERICS.append(dict(what=f"the same, bfloat16 less float32, paired over seeds, 95 % interval {apart['low']:.1f} to {apart['high']:.1f}", dtype="", mean=apart["difference"], sd=None, n=apart["seeds"]))
+
+
 def peak_of(call):
     """Peak memory of a call in a process of its own, and its seconds."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
@@ -410,7 +422,7 @@ def save(started):
         pd.DataFrame(rows).to_csv(HERE / f"{file}.csv", index=False, float_format="%.5g")
 
 
-PARTS = [ceilings, real_forward, iterations, trials, evaluations, decoding, scaling, numerics, memory]
+PARTS = [ceilings, real_forward, iterations, trials, evaluations, decoding, scaling, numerics, condensed_in_fewer_bits, memory]
 
 if __name__ == "__main__":
     asked = argparse.ArgumentParser(description=__doc__)
