@@ -8,7 +8,7 @@ __all__ = ['RETRIES', 'ray_module', 'answers', 'join', 'Cluster', 'gpus_of_a_job
            'condense_in_shards']
 
 # %% ../nbs/14_scale.ipynb #94072f50
-import math, os, socket, tempfile
+import math, os, socket, sys, tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -21,7 +21,7 @@ from . import rules
 from .condensation import EVERY, Recipe, condense, forget_run
 from .condensed import CondensedSet, joined
 from .datasets import Clips
-from .rules import PrismError, at_least, data_folder, progress, stop_on_sigterm
+from .rules import TERMINATED, PrismError, at_least, data_folder, progress, stop_on_sigterm
 
 # %% ../nbs/14_scale.ipynb #7d76dd82
 def ray_module():
@@ -121,6 +121,7 @@ def run(
         try: wait_for(ray, sent, lambda: bar.update(max(0, ray.get(steps.taken.remote()) - bar.n))); return ray.get(sent)
         except ray.exceptions.RayTaskError as e: stop(ray, sent); raise e.cause if isinstance(e.cause, PrismError) else PrismError(f'a job failed: {type(e.cause).__name__}: {e.cause}') from None
         except ray.exceptions.RayError as e: stop(ray, sent); raise PrismError(f'the cluster gave up a job: {str(e).splitlines()[0]}') from None
+        except SystemExit: stop(ray, sent); sys.exit(TERMINATED)   # SIGTERM, of which Ray makes an exit of its own
         except BaseException: stop(ray, sent); raise
 
 # %% ../nbs/14_scale.ipynb #27d1d6b7
