@@ -28,6 +28,8 @@ def ray_module():
     "Ray, or an error that says how to get it."
     if not find_spec('ray'): raise PrismError("engine is ray, but Ray is not installed: pip install 'prism-nb[ray]'")
     os.environ.setdefault('RAY_USAGE_STATS_ENABLED', '0')   # it would report to its makers
+    token = os.environ.get('RAY_AUTH_TOKEN_PATH') or Path.home()/'.ray'/'auth_token'
+    if os.environ.get('RAY_AUTH_TOKEN') or Path(token).exists(): os.environ.setdefault('RAY_AUTH_MODE', 'token')   # as `ray start` does; a cluster without one does not mind
     import ray; return ray
 
 # %% ../nbs/14_scale.ipynb #d8020391
@@ -49,7 +51,7 @@ def join(ray, address: str):
     if not address: return ray.init(address='local', include_dashboard=False, _node_ip_address='127.0.0.1', **quiet)
     answers(address)
     try: ray.init(address=address, **quiet)
-    except (ConnectionError, RuntimeError, ValueError) as e: raise PrismError(f'address is {address}, but no Ray cluster answers there: {str(e).splitlines()[0]}') from None
+    except (ConnectionError, RuntimeError, ValueError) as e: raise PrismError(f'address is {address}, but no Ray cluster that takes this one in answers there ({str(e).splitlines()[0]}); are Ray\'s version and the cluster\'s token (~/.ray/auth_token) the same?') from None
 
 # %% ../nbs/14_scale.ipynb #5b7ad309
 @dataclass(frozen=True)

@@ -3,6 +3,8 @@ import importlib.util
 import random
 import shutil
 import signal
+import socket
+import subprocess
 import sys
 import time
 
@@ -11,7 +13,7 @@ import pytest
 from prism_nb import scale
 from prism_nb.cli import app
 
-from conftest import call
+from conftest import BIN, call
 from test_stop import CONDENSE, KILLS, scores, start
 
 pytestmark = pytest.mark.skipif(not importlib.util.find_spec("ray"), reason="Ray is not installed: pip install 'prism-nb[ray]'")
@@ -74,6 +76,21 @@ def test_a_command_that_is_told_to_leave_leaves_checkpoints_and_goes_on(place, m
     assert running.returncode == 143 and not out.exists() and list(place.glob("checkpoints/*.safetensors")), said[-2000:]
     done = call("prism-nb", *command, PRISM_DATA=place)
     assert done.returncode == 0 and out.read_bytes() == (made / "set.safetensors").read_bytes(), done.stderr[-2000:]
+
+
+def test_a_running_cluster_is_joined_by_its_address(place, made):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    head = subprocess.Popen([BIN / "ray", "start", "--head", "--block", "--port", str(port), "--num-cpus", "2", "--include-dashboard=false", "--disable-usage-stats"],
+                            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True)
+    try:
+        assert any("Ray runtime started" in line for line in head.stdout)
+        done = call("prism-nb", *CONDENSE, place / "set.safetensors", *SHARDS, "2", "--address", f"127.0.0.1:{port}", PRISM_DATA=place)
+        assert done.returncode == 0 and (place / "set.safetensors").read_bytes() == (made / "set.safetensors").read_bytes(), done.stderr[-2000:]
+    finally:
+        head.terminate()   # a head takes its processes with it
+        head.communicate(timeout=60)
 
 
 def test_a_study_has_the_numbers_of_one_without_ray(place, tmp_path_factory):
