@@ -3,8 +3,6 @@ import os
 import random
 import subprocess
 import sys
-import time
-from pathlib import Path
 
 import av
 import numpy as np
@@ -80,7 +78,6 @@ def test_a_damaged_record_is_as_good_as_none(tmp_path):
 
 READ_ALL = """
 import resource, sys, time
-from pathlib import Path
 from prism_nb.rules import PrismError
 from prism_nb.video import Geometry, Sampling, read_clip
 for path in map(Path, sys.argv[1:]):
