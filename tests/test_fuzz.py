@@ -78,6 +78,7 @@ def test_a_damaged_record_is_as_good_as_none(tmp_path):
 
 READ_ALL = """
 import resource, sys, time
+from pathlib import Path
 from prism_nb.rules import PrismError
 from prism_nb.video import Geometry, Sampling, read_clip
 for path in map(Path, sys.argv[1:]):
