@@ -20,7 +20,7 @@ from av.video.reformatter import VideoReformatter
 from prism_nb import motionshapes, study
 from prism_nb.condensation import BLOCK, Condensation, recipe
 from prism_nb.condensed import condensed_from
-from prism_nb.datasets import Clips, cache, decode_all, from_array, ucf101
+from prism_nb.datasets import Clips, decode_all, from_array, load
 from prism_nb.evaluation import Training, evaluate, loader, predict, train_epoch
 from prism_nb.networks import MiniC3D, build, initialise, precision
 from prism_nb.rules import data_folder, device, generator, give_back_memory, isolated, keep_memory
@@ -233,10 +233,15 @@ def trials():
     row("train-4-networks-together", "float32", times["together"], times["one"])
 
 
+def shapes(geometry):
+    """MotionShapes, made if it is missing, at 8 frames."""
+    motionshapes.make(data_folder() / "motionshapes", **motionshapes.SIZES["motionshapes"])
+    return load("motionshapes", sampling=Sampling(8, 4), geometry=geometry)
+
+
 def evaluations():
     """A network trained for 500 epochs at full width on 8×64×64, and tested: an epoch and a test are timed, the sum is 500 and one."""
-    shapes = motionshapes.make(data_folder() / "motionshapes", **motionshapes.SIZES["motionshapes"])
-    clips = cache(ucf101(shapes), shapes, Sampling(8, 4), Geometry((64, 64), 64))
+    clips = shapes(Geometry((64, 64), 64))
     for vpc in (1, 10):
         chosen = np.concatenate([clips.train.of_class(c)[:vpc] for c in range(10)])
         videos, labels = clips.train.videos(chosen), torch.from_numpy(clips.train.labels[chosen])
@@ -322,8 +327,7 @@ def scaling():
 
 def numerics():
     """What fewer bits change: what the real clips want, the gradient of the pixels, and accuracy over many networks."""
-    shapes = motionshapes.make(data_folder() / "motionshapes", **motionshapes.SIZES["motionshapes"])
-    clips = cache(ucf101(shapes), shapes, Sampling(8, 4), Geometry((48, 64), 48))
+    clips = shapes(Geometry((48, 64), 48))
     off = lambda a, b: ((a - b).norm() / b.norm()).item()
     for within in dtypes()[1:]:
         means, gradients, both = [], [], []
