@@ -20,7 +20,8 @@ from av.video.reformatter import VideoReformatter
 from prism_nb import motionshapes, study
 from prism_nb.condensation import BLOCK, Condensation, recipe
 from prism_nb.condensed import condensed_from
-from prism_nb.datasets import Clips, decode_all, from_array, load
+from prism_nb.clips import Clips, from_array
+from prism_nb.datasets import decode_all, load
 from prism_nb.evaluation import Training, evaluate, loader, predict, train_epoch
 from prism_nb.networks import MiniC3D, build, initialise, precision
 from prism_nb.rules import data_folder, device, generator, give_back_memory, isolated, keep_memory
@@ -294,7 +295,7 @@ def decoding():
             paths = [Path(folder) / f"{i}.{suffix}" for i in range(files)]
             for i, path in enumerate(tqdm(paths, f"films {suffix}", leave=False)):
                 film(path, i)
-            index = pd.DataFrame(dict(path=[p.name for p in paths]))
+            index = pd.DataFrame(dict(path=[p.name for p in paths], split="test"))
             def cached(decoder, threads):
                 with tempfile.TemporaryDirectory() as out:
                     assert not any(decode_all(index, Path(folder), sampling, geometry, decoder, threads, Path(out)))
@@ -403,7 +404,7 @@ def peak_miniucf():
         del array
         reset_peak()
         labels = np.sort(np.arange(train) % classes)
-        clips = Clips(np.load(f"{folder}/clips.npy", mmap_mode="r"), np.arange(train), labels, np.full(train, "train"), np.arange(train).astype(str), [f"c{i:02d}" for i in range(classes)], None, "made up")
+        clips = Clips(np.load(f"{folder}/clips.npy", mmap_mode="r"), np.arange(train), np.ones(train, int), labels, np.full(train, "train"), np.arange(train).astype(str), [f"c{i:02d}" for i in range(classes)], None, "made up")
         run = work(clips, "prism", "bfloat16")
         for label in range(classes):
             for some in np.array_split(clips.of_class(label), 2):

@@ -80,10 +80,10 @@ READ_ALL = """
 import resource, sys, time
 from pathlib import Path
 from prism_nb.rules import PrismError
-from prism_nb.video import Geometry, Sampling, read_clip
+from prism_nb.video import Geometry, Sampling, read_clips
 for path in map(Path, sys.argv[1:]):
     started = time.monotonic()
-    try: said = 'read ' + str(read_clip(path, Sampling(8, 4), Geometry((48, 64), 48)).shape)
+    try: said = 'read ' + str(read_clips(path, Sampling(8, 4), Geometry((48, 64), 48)).shape)
     except PrismError as e: said = 'refused' if str(e).startswith(str(path)) and '\\n' not in str(e) else 'badly said'
     print(path.name, f'{time.monotonic() - started:.2f}', resource.getrusage(resource.RUSAGE_SELF).ru_maxrss//1024, said, flush=True)
 """

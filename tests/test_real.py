@@ -3,7 +3,7 @@ import csv
 from collections import Counter
 
 from prism_nb import datasets
-from prism_nb.video import Geometry, Sampling, read_clip
+from prism_nb.video import Geometry, Sampling, read_clips
 
 
 def test_jhmdb_is_read_as_its_manifest_says(real):
@@ -21,4 +21,4 @@ def test_no_source_video_is_on_both_sides(real):
 
 def test_a_real_clip_becomes_an_array(real):
     path = next((real / "jhmdb" / "videos").glob("*/*.avi"))
-    assert read_clip(path, Sampling(8, 4), Geometry((64, 64), 64)).shape == (8, 64, 64, 3)
+    assert read_clips(path, Sampling(8, 4), Geometry((64, 64), 64)).shape == (1, 8, 64, 64, 3)
