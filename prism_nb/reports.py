@@ -167,7 +167,7 @@ ASKED = {   # what a profile asks of a table on a data set, beyond the notebook'
                        rates={1: {'dm': {'lr': [5., 10., 20., 30., 50., 70., 100.]}, 'wang': {'lr': [10., 30., 100., 300., 1000.], 'static_lr': [10., 30., 100.], 'hallucinator_lr': [1e-4, 1e-3, 1e-2]}, 'prism': {'lr': [10., 20., 30., 40.]}},
                               5: {'dm': {'lr': [50., 100., 250., 500.]}, 'wang': {'lr': [500., 1500., 5000.], 'static_lr': [50., 150., 500.]}, 'prism': {'lr': [50., 100., 150., 200.]}},
                               10: {'dm': {'lr': [100., 200., 500., 1000.]}, 'wang': {'lr': [100., 300., 1000.]}, 'prism': {'lr': [200., 300., 400.]}}})},
-    ('quick', 'jhmdb'): {'1': dict(methods=MAIN)},
+    ('quick', 'jhmdb'): {'5': dict(parts=['A']), 'tuning': dict(seeds=1, length_seeds=2, batches={1: [30, 60, 120]}, rates={1: {'dm': {'lr': [5., 10., 20.]}, 'wang': {'lr': [10., 30.]}, 'prism': {'lr': [10., 20., 40.]}}})},
     ('smoke', 'motionshapes'): {'first': dict(methods=MAIN)},
 }
 

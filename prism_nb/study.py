@@ -78,9 +78,9 @@ PLANS = {
     'quick': {'motionshapes': Plan('motionshapes', **SMALL, **quick(1, 200, 100, dm=dict(lr=50.), wang=wang(30., 30., 100), prism=dict(lr=30.)), whole=Training(epochs=40, batch=32, width=.25),
                                    more={4: quick(4, 200, 200, prism=dict(lr=120.)), 5: quick(5, 120, 200, dm=dict(lr=250.), wang=wang(1500., 150., 60), prism=dict(lr=150.)),
                                          10: quick(10, 80, 200, dm=dict(lr=1000.), wang=wang(300., 100., 40), prism=dict(lr=300.))}),
-              'jhmdb': Plan('jhmdb', Sampling(8, 4, clips=3), Geometry((64, 64), 64), recipe=dict(iterations=300, batch_real=16, feature_epochs=5, precision='bfloat16'),
-                            methods=dict(dm=dict(lr=10.), wang=wang(10., 10., 150), prism=dict(lr=10.)), training=Training(epochs=40, batch=10, precision='bfloat16'),
-                            whole=Training(epochs=20, batch=32, precision='bfloat16'), splits=(1, 2, 3))},
+              'jhmdb': Plan('jhmdb', Sampling(8, 4, clips=3), Geometry((64, 64), 64), recipe=dict(iterations=300, batch_real=8, feature_epochs=5, precision='bfloat16'),
+                            methods=dict(dm=dict(lr=10.), wang=wang(10., 10., 150), prism=dict(lr=10.)), training=Training(epochs=60, batch=21, precision='bfloat16'),
+                            whole=Training(epochs=15, batch=32, precision='bfloat16'), splits=(1, 2, 3))},
 }
 
 def plan(
