@@ -118,11 +118,11 @@ def set_aside(
     where: str              # for the message
 ) -> np.ndarray:            # (n,) bool
     "A part of some clips, by whole groups, in random order; never all of them."
-    names, aside = np.unique(groups), np.zeros(len(groups), dtype=bool)
+    names, group, counts = np.unique(groups, return_inverse=True, return_counts=True)
     if len(names) < 2: raise PrismError(f'{where} has one source video only; none can be set aside')
-    for group in names[torch.randperm(len(names), generator=draw).numpy()][:-1]:
-        if aside.mean() < fraction: aside |= groups == group
-    return aside
+    order = torch.randperm(len(names), generator=draw).numpy()[:-1]
+    before = counts[order].cumsum() - counts[order]
+    return np.isin(group, order[before < fraction*len(groups)])
 
 # %% ../nbs/02_clips.ipynb #6cf08bd7
 @patch
