@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['MADE', 'UCF', 'HMDB', 'DATASETS', 'NOTED', 'MARGIN', 'Dataset', 'note_of', 'remember', 'remembered', 'known',
-           'root_of', 'cache_key', 'ways_of', 'shape_of', 'room_for', 'settle', 'decode_into', 'decode_all', 'told',
-           'cache', 'make_cache', 'content_of', 'open_cache', 'load']
+           'dataset_of', 'root_of', 'cache_key', 'ways_of', 'shape_of', 'room_for', 'settle', 'decode_into',
+           'decode_all', 'told', 'cache', 'make_cache', 'content_of', 'open_cache', 'load']
 
 # %% ../nbs/04_datasets.ipynb #e3fba4dc
 import json, os, re, shutil, sys
@@ -78,7 +78,11 @@ def known(
     "A data set by its name."
     if name in DATASETS: return DATASETS[name]
     if (note := remembered(name)) is None: one_of('dataset', name, [*DATASETS, *sorted(p.stem for p in note_of('').parent.glob('*.json') if p.stem not in DATASETS)])
-    return Dataset(name, partial(folder, **note['options']), "The licence of these videos is their owner's to say.")
+    return dataset_of(name, note['options'])
+
+def dataset_of(name: str, options: dict) -> Dataset:
+    "A folder of one's own."
+    return Dataset(name, partial(folder, **options), "The licence of these videos is their owner's to say.")
 
 def root_of(
     name: str,         # a data set

@@ -5,14 +5,15 @@
 # %% auto #0
 __all__ = ['KEY', 'STILL', 'RED', 'BLUE', 'COLOURS', 'MARKERS', 'STYLE', 'frame_strip', 'draw_frame', 'insertion_timeline',
            'accuracy_against_storage', 'curves', 'draw_curve', 'optical_flow', 'flow_colours', 'flow_agreement',
-           'save_figure']
+           'save_figure', 'play']
 
 # %% ../nbs/16_figures.ipynb #921d3ac9
 import cv2
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-import torch
+import math, torch
+from matplotlib.animation import FuncAnimation, PillowWriter
 from matplotlib.figure import Figure
 from pathlib import Path
 from torch import Tensor
@@ -145,4 +146,26 @@ def save_figure(
 ):
     "Write a figure atomically and close it."
     with atomic(path) as t: fig.savefig(t, bbox_inches='tight')
+    plt.close(fig)
+
+# %% ../nbs/16_figures.ipynb #46cccc94
+def play(
+    videos: Tensor,      # (N,T,3,H,W), normalised
+    names: list[str],    # N titles
+    key_frames: Tensor,  # (N,T) bool
+    path: str|Path,      # .gif
+    columns: int = 7,    # videos side by side
+    fps: int = 6         # frames a second
+):
+    "Write videos as they play, side by side, as an animation."
+    n, pixels = len(videos), denormalise(videos).numpy()
+    columns = min(columns, n)
+    fig, axes = plt.subplots(math.ceil(n/columns), columns, figsize=(1.05*columns, 1.2*math.ceil(n/columns)), squeeze=False)
+    for ax in axes.flat[n:]: ax.axis('off')
+    shown = [ax.imshow(video[0]) for ax, video in zip(axes.flat, pixels)]
+    for ax, name in zip(axes.flat, names): ax.set(xticks=[], yticks=[]); ax.set_title(name, fontsize=7)
+    def draw(t):
+        for ax, image, video, key in zip(axes.flat, shown, pixels, key_frames): image.set_data(video[t]); ax.spines[:].set(visible=True, color=KEY if key[t] else 'white', linewidth=2.5)
+        return shown
+    with atomic(path) as whole: FuncAnimation(fig, draw, videos.shape[1]).save(whole, PillowWriter(fps))
     plt.close(fig)

@@ -6,7 +6,7 @@
 __all__ = ['PLAIN', 'PAGE', 'CLAIM', 'TABLES', 'PAPER', 'MAIN', 'ASKED', 'CAUTION', 'check_parameters', 'clean', 'to_page',
            'html_table', 'write_csv', 'plus_minus', 'rows', 'write_claims', 'interval', 'claims', 'write_records',
            'made_by', 'report_folder', 'bars_as_text', 'as_here', 'Page', 'noting', 'run_table', 'execute',
-           'failed_cells', 'read', 'lead', 'index_body', 'write_index', 'fits', 'Made', 'run_study']
+           'failed_cells', 'read', 'lead', 'index_body', 'write_index', 'fits', 'default_tables', 'Made', 'run_study']
 
 # %% ../nbs/19_reports.ipynb #80fabc30
 import html, math, os, re, sys, tempfile
@@ -21,9 +21,9 @@ from fastcore.basics import patch
 from nbconvert import HTMLExporter
 from papermill.exceptions import PapermillExecutionError
 
-from .datasets import DATASETS, root_of
+from .datasets import known, root_of
 from .rules import CannotWrite, PrismError, atomic, code_version, data_folder, fingerprint, home, one_of, reports_folder
-from .study import cell_of, finished, noted, plan, read_record, write_record
+from .study import OTHER, PLANS, cell_of, finished, noted, plan, read_record, write_record
 
 # %% ../nbs/19_reports.ipynb #dcce1f4f
 def check_parameters(
@@ -106,13 +106,13 @@ def plus_minus(mean: float, sd: float, digits: int = 1) -> str:
 def rows(
     table: pd.DataFrame,           # of `study.summary`; with paper_mean, paper_sd where the paper has the row
     first: str = 'Method',         # what a row is
-    printed: str = 'the paper, on miniUCF [%]' # title of the paper's column
+    beside: str = 'miniUCF'        # the paper's data set of that column
 ) -> str:                          # HTML
     "The rows of a table, measured beside printed."
     shown = pd.DataFrame({first: table.row, 'VPC': table.vpc, 'top-1 [%]': [plus_minus(r.top1_mean, r.top1_sd) for r in table.itertuples()],
         'top-5 [%]': [plus_minus(r.top5_mean, r.top5_sd) for r in table.itertuples()], 'n': [f'{r.seeds} × {r.initialisations}' for r in table.itertuples()],
         'key frames a video': table.key_frames.map('{:.2f}'.format), 'stored [MB]': (table.storage_bytes/1e6).map('{:.3f}'.format)})
-    if 'paper_mean' in table: shown[printed] = [plus_minus(r.paper_mean, r.paper_sd) for r in table.itertuples()]
+    if 'paper_mean' in table: shown[f'the paper, on {beside} [%]'] = [plus_minus(r.paper_mean, r.paper_sd) for r in table.itertuples()]
     if table.failed.any(): shown['failed'] = table.failed
     return html_table(shown)
 
@@ -156,8 +156,8 @@ def made_by(
 
 # %% ../nbs/19_reports.ipynb #bda806b0
 TABLES = {'first': ('table1', 'Table 1'), '1': ('table1', 'Table 1'), '2': ('table2', 'Table 2'), '3': ('table3', 'Table 3'), '4': ('table4', 'Table 4'), '5': ('table5', 'Table 5'), 'A': ('tableA', 'Table A'), 'figures': ('figures', 'Figures 3 and 5 to 7'), 'motion': ('motion', 'Does the insertion find motion?'), 'beyond': ('beyond', 'Beyond the tables'), 'lemma1': ('lemma1', 'Lemma 1'),
-          'audit': ('audit', 'The arithmetic of the paper'), 'grid': ('grid', "What the paper's grid takes"), 'tuning': ('tuning', 'Learning rates')}   # name → notebook, title
-PAPER = [name for name in TABLES if name != 'tuning']   # the whole study; 'first' is Table 1 with its three main methods, so that it is soon there
+          'audit': ('audit', 'The arithmetic of the paper'), 'grid': ('grid', "What the paper's grid takes"), 'section': ('section', 'PRISM on real videos'), 'tuning': ('tuning', 'Learning rates')}   # name → notebook, title
+PAPER = [name for name in TABLES if name not in ('tuning', 'section')]   # the whole study; 'first' is Table 1 with its three main methods, so that it is soon there
 MAIN = ['random', 'dm', 'prism']
 ASKED = {   # what a profile asks of a table on a data set, beyond the notebook's own defaults
     ('quick', 'motionshapes'): {
@@ -169,7 +169,8 @@ ASKED = {   # what a profile asks of a table on a data set, beyond the notebook'
                               10: {'dm': {'lr': [100., 200., 500., 1000.]}, 'wang': {'lr': [100., 300., 1000.]}, 'prism': {'lr': [200., 300., 400.]}}})},
     ('quick', 'jhmdb'): {'5': dict(parts=['A']), 'tuning': dict(seeds=1, length_seeds=2, batches={1: [30, 60, 120]}, rates={1: {'dm': {'lr': [5., 10., 20.]}, 'wang': {'lr': [10., 30.]}, 'prism': {'lr': [10., 20., 40.]}}})},
     ('smoke', 'motionshapes'): {'first': dict(methods=MAIN)},
-}
+} | {('paper', dataset): {'first': dict(methods=MAIN), **{table: dict(vpc=[1, *plan.more]) for table in '12'}, '4': dict(starts=[2, 3, 4, 6, 8])} for dataset, plan in PLANS['paper'].items()}
+ASKED['quick', OTHER] = {'5': dict(parts=['A'])}   # of any other data set
 
 def report_folder(
     profile: str,  # a profile
@@ -303,8 +304,10 @@ def index_body(
     for name, title in dict(TABLES.values()).items():
         if not (folder/f'{name}.html').exists(): continue
         parts += [f'<h2><a href="{name}.html">{title}</a></h2>', f'<p>{lead(name)}</p>']
-        if {'row', 'top1_mean', 'failed'} <= {*(table := read(folder/f'{name}.csv'))}: parts.append(rows(table.assign(failed=table.failed.fillna('')), 'row'))
-        elif 'stored_bytes' in table: parts.append(html_table(table[['title', 'vpc', 'key_frames_a_video', 'stored_bytes', 'paper']].assign(key_frames_a_video=table.key_frames_a_video.round(2), stored_bytes=(table.stored_bytes/1e6).round(3)).set_axis(['Method', 'VPC', 'key frames a video', 'stored [MB]', 'the paper, on miniUCF [MB]'], axis=1)))
+        table = read(folder/f'{name}.csv')
+        beside = table.paper_dataset.iloc[0] if 'paper_dataset' in table else 'miniUCF'
+        if {'row', 'top1_mean', 'failed'} <= {*table}: parts.append(rows(table.assign(failed=table.failed.fillna('')), 'row', beside))
+        elif 'stored_bytes' in table: parts.append(html_table(table[['title', 'vpc', 'key_frames_a_video', 'stored_bytes', 'paper']].assign(key_frames_a_video=table.key_frames_a_video.round(2), stored_bytes=(table.stored_bytes/1e6).round(3)).set_axis(['Method', 'VPC', 'key frames a video', 'stored [MB]', f'the paper, on {beside} [MB]'], axis=1)))
     return '\n'.join(parts)
 
 # %% ../nbs/19_reports.ipynb #747e4f1b
@@ -321,6 +324,12 @@ def fits(
     "Whether a table can be made for a data set; one without a parameter for it is about MotionShapes alone."
     return dataset == 'motionshapes' or 'dataset' in papermill.inspect_notebook(home()/'nbs'/'tables'/f'{TABLES[table][0]}.ipynb')
 
+# %% ../nbs/19_reports.ipynb #0e55ed22
+def default_tables(profile: str, dataset: str) -> list[str]: # names in `TABLES`
+    "What a study makes if it is not told: all of the paper's, but of real videos at the quick profile, which takes its time, what it can say something about."
+    if profile == 'quick' and dataset != 'motionshapes': return ['1', '5', 'section']
+    return [name for name in PAPER if fits(name, dataset)]
+
 # %% ../nbs/19_reports.ipynb #ecfb9b64
 class Made(NamedTuple):
     "What became of a page."
@@ -331,18 +340,18 @@ class Made(NamedTuple):
 def run_study(
     profile: str = 'quick',         # a profile
     dataset: str = 'motionshapes',  # a data set of it
-    tables: tuple = (),             # names in `TABLES`; none: all of the paper's
+    tables: tuple = (),             # names in `TABLES`; none: `default_tables`
     root: str = '',                 # of the data; '' is its own place under data/
     workers: int = 0                # processes; 0: as many as cores
 ) -> Iterator[Made]:     # each page when it is there, the front page last
     "Run table notebooks, one after the other, and write the front page; a page that cannot be made does not stop the others."
     data = plan(profile, dataset).data
-    if root or not DATASETS[data].embedded:
+    if root or not known(data).embedded:
         root = str(root_of(data, root).resolve())
-        DATASETS[data].index(Path(root), 1)   # a data set that is not there is said before a kernel starts
+        known(data).index(Path(root), 1)   # a data set that is not there is said before a kernel starts
     for table in tables: one_of('tables', table, [name for name in TABLES if fits(name, dataset)])
-    folder, asked = report_folder(profile, dataset), ASKED.get((profile, dataset), {})
-    pages = [Page(table, folder, dict(profile=profile, dataset=dataset, root=root, workers=workers, out=str(folder), **asked.get(table, {}))) for table in tables or [name for name in PAPER if fits(name, dataset)]]
+    folder, asked = report_folder(profile, dataset), ASKED.get((profile, dataset), ASKED.get((profile, OTHER), {}))
+    pages = [Page(table, folder, dict(profile=profile, dataset=dataset, root=root, workers=workers, out=str(folder), **asked.get(table, {}))) for table in tables or default_tables(profile, dataset)]
     done = {page.name for page in pages if page.table != 'first' and page.source.exists() and page.up_to_date()}
     for page in pages:
         if page.table == 'first' and page.name in done: continue   # all of Table 1 is there already
