@@ -17,10 +17,10 @@ import numpy as np
 import pandas as pd
 import torch
 from av.video.reformatter import VideoReformatter
-from prism_nb import motionshapes, study
+from prism_nb import layouts, motionshapes, study, verify
+from prism_nb.clips import Clips, from_array
 from prism_nb.condensation import BLOCK, Condensation, recipe
 from prism_nb.condensed import condensed_from
-from prism_nb.clips import Clips, from_array
 from prism_nb.datasets import decode_all, load
 from prism_nb.evaluation import Training, evaluate, loader, predict, train_epoch
 from prism_nb.networks import MiniC3D, build, initialise, precision
@@ -419,6 +419,31 @@ def memory():
     row("prism-iteration-16x112-50-classes", "bfloat16", [taken], peak=peak, flop=flop_of_iteration(50, *SIZES["16x112"]))
 
 
+def peak_cache():
+    """A cache of 3,000 videos of 320×240 with three clips each, 5.4 GB."""
+    keep_memory()
+    with tempfile.TemporaryDirectory() as folder:
+        for i in range(8):
+            film(Path(folder) / f"{i}.avi", i)
+        index = pd.DataFrame(dict(path=[f"{i % 8}.avi" for i in range(3000)], split="train"))
+        reset_peak()
+        return seconds(lambda: decode_all(index, Path(folder), Sampling(16, 4, clips=3), Geometry(), "pyav", os.cpu_count(), Path(folder))), peak_mb()
+
+
+def big_data_sets():
+    """The names of 100,000 files, which are empty, and their headers; and the memory that decoding takes."""
+    with tempfile.TemporaryDirectory() as folder:
+        for c in range(100):
+            (Path(folder) / f"class {c}").mkdir()
+            for i in range(1000):
+                (Path(folder) / f"class {c}" / f"{i}.mp4").touch()
+        times = in_turns({"layout": lambda: layouts.folder(folder), "headers": lambda: verify.probed(layouts.folder(folder)[["path"]], Path(folder))}, 3, "index")
+    row("index-100000-names", "uint8", times["layout"], where="cpu")
+    row("index-100000-names-and-headers", "uint8", times["headers"], where="cpu")
+    taken, peak = peak_of(peak_cache)
+    row("cache-of-3000-videos", "uint8", [taken], peak=peak, where="cpu")
+
+
 def save(started):
     """What has been measured so far."""
     name = torch.cuda.get_device_name() if GPU else f"{cpu_name()}, {os.cpu_count()} cores"
@@ -427,7 +452,7 @@ def save(started):
         pd.DataFrame(rows).to_csv(HERE / f"{file}.csv", index=False, float_format="%.5g")
 
 
-PARTS = [ceilings, real_forward, iterations, trials, evaluations, decoding, scaling, numerics, condensed_in_fewer_bits, memory]
+PARTS = [ceilings, real_forward, iterations, trials, evaluations, decoding, scaling, numerics, condensed_in_fewer_bits, memory, big_data_sets]
 
 if __name__ == "__main__":
     asked = argparse.ArgumentParser(description=__doc__)

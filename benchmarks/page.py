@@ -39,6 +39,8 @@ def targets(results):
     for suffix in ("avi", "mp4"):
         add(f"decoding {suffix}, times the plain loop's speed", at[f"decode-{suffix}", "uint8"].ratio_to_reference, 1.5)
     add("peak host memory of a run of miniUCF's size, GB", at["prism-iteration-16x112-50-classes", "bfloat16"].peak_mb / 1000, 4, False)
+    add("reading the names of 100,000 files, seconds", at["index-100000-names", "uint8"].seconds_median, 5, False)
+    add("peak host memory of decoding 3,000 videos with three clips each, GB", at["cache-of-3000-videos", "uint8"].peak_mb / 1000, 1, False)
     return pd.DataFrame(wanted)
 
 
@@ -58,7 +60,7 @@ def page():
 
 Made by `make bench` ({about.minutes} min on {about.machine}, PyTorch {about.torch}); no number here is typed in. Alternatives were timed in turns in one run; a time is the median of five after one that does not count, but for the rows with a peak of memory, which are single calls in processes of their own. Freed memory is kept by our processes (`rules.keep_memory`) and treated as the C library does by itself in the plain loop. Machines differ, and a shared one changes by the hour: what carries over are the ratios.
 
-The *reference* is the plain loop of `reference.py`, written from the published algorithm as its authors run it. Iterations are of miniC3D at full width with 64 real clips a class: {classes}; the cost is linear in classes, see below, and one iteration with 50 is the last row. Only the real side of an iteration is in bfloat16, because the gradient of the pixels does not bear more (last table). Decoding has as many threads as cores, the plain loop one; `-one-thread` is what remains without that. An evaluation is 500 epochs and one test (the reference: three) on MotionShapes at 8×64×64, of which an epoch and a test are timed. A share of the ceiling is floating-point operations a second over those of the fastest matrix product in the same precision; convolutions in float32 can exceed it, since the library multiplies fewer numbers where a picture is padded.
+The *reference* is the plain loop of `reference.py`, written from the published algorithm as its authors run it. Iterations are of miniC3D at full width with 64 real clips a class: {classes}; the cost is linear in classes, see below, and one iteration with 50 has a row of its own. Only the real side of an iteration is in bfloat16, because the gradient of the pixels does not bear more (last table). Decoding has as many threads as cores, the plain loop one; `-one-thread` is what remains without that. An evaluation is 500 epochs and one test (the reference: three) on MotionShapes at 8×64×64, of which an epoch and a test are timed. A share of the ceiling is floating-point operations a second over those of the fastest matrix product in the same precision; convolutions in float32 can exceed it, since the library multiplies fewer numbers where a picture is padded.
 
 ## Aims
 

@@ -54,7 +54,7 @@ def frame_strip(
 # %% ../nbs/16_figures.ipynb #10122e6e
 def draw_frame(ax, frame: Tensor|None, t: int, key: bool, colour: str = KEY):
     "One frame of a strip; None is one that is not stored."
-    ax.imshow(np.full((1, 1, 3), 235, np.uint8) if frame is None else denormalise(frame[None])[0]); ax.set(xticks=[], yticks=[])
+    ax.imshow(np.full((1, 1, 3), 235, np.uint8) if frame is None else denormalise(frame[None])[0].numpy()); ax.set(xticks=[], yticks=[])
     ax.set_xlabel(t + 1, fontsize=7, labelpad=1, fontweight='bold' if key else 'normal', color=colour if key else 'grey')
     ax.spines[:].set(visible=key, color=colour, linewidth=2.5)
 

@@ -167,7 +167,7 @@ ASKED = {   # what a profile asks of a table on a data set, beyond the notebook'
                        rates={1: {'dm': {'lr': [5., 10., 20., 30., 50., 70., 100.]}, 'wang': {'lr': [10., 30., 100., 300., 1000.], 'static_lr': [10., 30., 100.], 'hallucinator_lr': [1e-4, 1e-3, 1e-2]}, 'prism': {'lr': [10., 20., 30., 40.]}},
                               5: {'dm': {'lr': [50., 100., 250., 500.]}, 'wang': {'lr': [500., 1500., 5000.], 'static_lr': [50., 150., 500.]}, 'prism': {'lr': [50., 100., 150., 200.]}},
                               10: {'dm': {'lr': [100., 200., 500., 1000.]}, 'wang': {'lr': [100., 300., 1000.]}, 'prism': {'lr': [200., 300., 400.]}}})},
-    ('quick', 'jhmdb'): {'5': dict(parts=['A']), 'tuning': dict(seeds=1, length_seeds=2, batches={1: [30, 60, 120]}, rates={1: {'dm': {'lr': [5., 10., 20.]}, 'wang': {'lr': [10., 30.]}, 'prism': {'lr': [10., 20., 40.]}}})},
+    ('quick', 'jhmdb'): {'5': dict(parts=['A']), 'tuning': dict(seeds=1, length_seeds=2, batches={1: [30, 60, 120]}, rates={1: {'dm': {'lr': [.5, 1., 2., 5., 10., 20.]}, 'wang': {'lr': [3., 10.]}, 'prism': {'lr': [5., 10., 20., 40.]}}})},
     ('smoke', 'motionshapes'): {'first': dict(methods=MAIN)},
 } | {('paper', dataset): {'first': dict(methods=MAIN), **{table: dict(vpc=[1, *plan.more]) for table in '12'}, '4': dict(starts=[2, 3, 4, 6, 8])} for dataset, plan in PLANS['paper'].items()}
 ASKED['quick', OTHER] = {'5': dict(parts=['A'])}   # of any other data set
@@ -306,7 +306,7 @@ def index_body(
         parts += [f'<h2><a href="{name}.html">{title}</a></h2>', f'<p>{lead(name)}</p>']
         table = read(folder/f'{name}.csv')
         beside = table.paper_dataset.iloc[0] if 'paper_dataset' in table else 'miniUCF'
-        if {'row', 'top1_mean', 'failed'} <= {*table}: parts.append(rows(table.assign(failed=table.failed.fillna('')), 'row', beside))
+        if {'row', 'top1_mean', 'failed'} <= {*table}: parts.append(rows(table.assign(failed=table.failed.astype(object).fillna('')), 'row', beside))
         elif 'stored_bytes' in table: parts.append(html_table(table[['title', 'vpc', 'key_frames_a_video', 'stored_bytes', 'paper']].assign(key_frames_a_video=table.key_frames_a_video.round(2), stored_bytes=(table.stored_bytes/1e6).round(3)).set_axis(['Method', 'VPC', 'key frames a video', 'stored [MB]', f'the paper, on {beside} [MB]'], axis=1)))
     return '\n'.join(parts)
 

@@ -76,7 +76,7 @@ def wang(lr: float, static_lr: float, static_iterations: int, hallucinator_lr: f
 # %% ../nbs/19_study.ipynb #3af29449
 OTHER = 'other'   # in a profile: the plan of data sets that have none of their own there
 REAL = Plan('', Sampling(8, 4, clips=3), Geometry((64, 64), 64), recipe=dict(iterations=300, batch_real=8, feature_epochs=3, precision='bfloat16'),
-            methods=dict(dm=dict(lr=10.), wang=wang(10., 10., 150), prism=dict(lr=10.)), training=Training(epochs=120, batch=21, precision='bfloat16'), whole=Training(epochs=15, batch=32, precision='bfloat16'))
+            methods=dict(dm=dict(lr=1.), wang=wang(3., 2., 150, 1e-5), prism=dict(lr=10.)), training=Training(epochs=60, batch=21, precision='bfloat16'), whole=Training(epochs=8, batch=32, precision='bfloat16'))
 SMOKE = Plan('', **SMALL, recipe=dict(iterations=6, **TINY), methods=dict(dm=dict(lr=20.), wang=wang(10., 10., 6, 1e-4), prism=dict(lr=20.)), training=Training(epochs=8, width=.125), seeds=2, initialisations=1, whole=Training(epochs=2, batch=32, width=.125))
 PLANS = {
     'smoke': {'motionshapes': replace(SMOKE, data='motionshapes-smoke'), OTHER: SMOKE},

@@ -1,0 +1,118 @@
+"""Every official layout the whole way: index, verify, cache, condense, evaluate, a table."""
+import json
+import shutil
+import sys
+
+import pandas as pd
+import pytest
+from prism_nb import datasets
+from prism_nb.cli import app
+from prism_nb.rules import PrismError
+
+import official
+
+CLIPS = {"ucf101": (3, 9, 6), "hmdb51": (2, 6, 4), "kinetics400": (2, 10, 4), "ssv2": (2, 6, 4)}   # classes, training, test
+
+
+@pytest.fixture
+def prism_nb(monkeypatch, capfd, tmp_path):
+    """Runs a command; returns its exit code, what it printed, and what it said on stderr."""
+    monkeypatch.setenv("PRISM_DATA", str(tmp_path / "data"))
+    monkeypatch.setenv("PRISM_REPORTS", str(tmp_path / "reports"))
+    def run(*command):
+        monkeypatch.setattr(sys, "argv", ["prism-nb", *map(str, command)])
+        with pytest.raises(SystemExit) as ended:
+            app()
+        return ended.value.code or 0, *capfd.readouterr()
+    return run
+
+
+@pytest.mark.parametrize("name", CLIPS)
+def test_a_layout_goes_all_the_way(name, prism_nb, tmp_path):
+    root = tmp_path / "a download"
+    getattr(official, name)(root)
+    classes, train, test = CLIPS[name]
+
+    code, said, _ = prism_nb("data", "index", name, "--root", root)
+    assert code == 0 and f"{name}, split 1: {classes} classes, {train} training and {test} test clips" in said
+    index = pd.read_csv(tmp_path / "data" / "datasets" / f"{name}-split1.csv")
+    assert {"path", "label", "split", "group", "frames", "fps", "width", "height"} <= {*index} and len(index) == train + test
+    assert index[index.problem.isna()].frames.median() == 20 and set(index.width.dropna()) == {64}
+
+    code, said, _ = prism_nb("data", "verify", name)
+    lines = [line for line in said.splitlines() if " off " in f" {line} "]
+    wrong = {"kinetics400": 3}.get(name, 3 * len(datasets.DATASETS[name].official))   # unreadable files and two reasons; classes and clips that are not as many as officially
+    assert code == 1 and len(lines) == wrong, said
+
+    code, said, _ = prism_nb("data", "cache", name, "--profile", "smoke")
+    assert code == 0 and ("3 left out: 1 missing, 1 short, 1 broken" in said) == (name == "kinetics400"), said
+
+    code, said, err = prism_nb("condense", "--dataset", name, "--profile", "smoke", "--out", tmp_path / "set.safetensors")
+    assert code == 0 and f"{classes} videos" in said, err
+    code, said, err = prism_nb("evaluate", tmp_path / "set.safetensors", "--dataset", name, "--profile", "smoke")
+    assert code == 0 and json.loads(said)["clips"] == test, err
+
+    code, said, err = prism_nb("study", "--dataset", name, "--profile", "smoke", "--tables", "1")
+    assert code == 0, err
+    table = pd.read_csv(tmp_path / "reports" / f"{name}-smoke" / "table1.csv")
+    assert table.top1_mean.notna().all() and set(table.paper_dataset) == {{"hmdb51": "HMDB51", "kinetics400": "Kinetics-400", "ssv2": "SSv2"}.get(name, "miniUCF")}
+
+
+def test_a_folder_of_ones_own_in_three_commands_and_a_picture(prism_nb, tmp_path):
+    root = tmp_path / "meine Videos"
+    official.written(root, [f"{c}/{source} {i}.mp4" for c in ("gehen", "çömelmek") for source in "abcd" for i in (1, 2)])
+    code, said, _ = prism_nb("data", "index", "folder", "--root", root, "--name", "mine", "--group", r"(.+) \d")
+    assert code == 0 and "2 classes, 12 training and 4 test clips, 8 source videos" in said
+    assert prism_nb("data", "verify", "mine")[0] == 0
+    code, said, err = prism_nb("condense", "--dataset", "mine", "--method", "prism", "--vpc", "1", "--profile", "smoke", "--out", tmp_path / "mine.safetensors")
+    assert code == 0, err
+    code, said, err = prism_nb("evaluate", tmp_path / "mine.safetensors", "--dataset", "mine", "--profile", "smoke")
+    assert code == 0 and json.loads(said)["clips"] == 4, err
+    for name in ("mine.gif", "mine.png"):
+        assert prism_nb("show", tmp_path / "mine.safetensors", "--out", tmp_path / name)[0] == 0 and (tmp_path / name).stat().st_size > 2000
+
+
+@pytest.mark.parametrize("spoil, says", [
+    (lambda root: shutil.rmtree(root / "ucfTrainTestlist"), "'ucfTrainTestlist' or 'splits' was looked for, but"),
+    (lambda root: (root / "ucfTrainTestlist" / "trainlist01.txt").unlink(), "trainlist01.txt is missing"),
+    (lambda root: (root / "ucfTrainTestlist" / "classInd.txt").write_text("1 BalanceBeam\n"), "not in classInd.txt"),
+    (lambda root: (root / "ucfTrainTestlist" / "testlist01.txt").write_text("BalanceBeam/../../v_x_g01_c01.avi\n"), "which is not Class/v_Class"),
+    (lambda root: shutil.rmtree(root), "is not a folder"),
+])
+def test_a_layout_that_is_not_right_is_one_line_and_leaves_nothing(spoil, says, prism_nb, tmp_path):
+    official.ucf101(tmp_path / "ucf")
+    spoil(tmp_path / "ucf")
+    code, out, err = prism_nb("data", "index", "ucf101", "--root", tmp_path / "ucf")
+    assert code == 2 and says in err and len(err.strip().splitlines()) == 1 and not (tmp_path / "data" / "datasets").exists()
+
+
+def test_half_a_download_is_told_and_used_as_far_as_it_goes(prism_nb, tmp_path):
+    official.ucf101(tmp_path / "ucf")
+    for clip in ("v_BalanceBeam_g09_c01.avi", "v_BalanceBeam_g10_c01.avi", "v_BalanceBeam_g01_c01.avi"):
+        (tmp_path / "ucf" / "UCF-101" / "BalanceBeam" / clip).unlink()
+    code, out, _ = prism_nb("data", "index", "ucf101", "--root", tmp_path / "ucf")
+    assert code == 0 and "3 files cannot be read, the first: UCF-101/BalanceBeam/" in out and "no such file" in out
+    assert "3 left out: 3 missing, 0 short, 0 broken" in prism_nb("data", "cache", "ucf101", "--profile", "smoke")[1]
+    (tmp_path / "ucf" / "UCF-101" / "BalanceBeam" / "v_BalanceBeam_g08_c01.avi").unlink()
+    code, _, err = prism_nb("data", "cache", "ucf101", "--profile", "smoke")
+    assert code == 2 and "class BalanceBeam has no train clip that can be decoded" in err
+
+
+def test_miniucf_is_where_ucf101_is(prism_nb, tmp_path):
+    official.ucf101(tmp_path / "ucf")
+    with pytest.raises(PrismError, match="prism-nb data index ucf101"):
+        datasets.root_of("miniucf")
+    prism_nb("data", "index", "ucf101", "--root", tmp_path / "ucf")
+    assert "9 pixels" not in (out := prism_nb("data", "cache", "miniucf", "--profile", "smoke")[1]) and "6 training and 4 test videos" in out
+
+
+def test_the_paper_profile_says_what_it_takes_and_does_not_start_what_cannot_fit(prism_nb, tmp_path, monkeypatch):
+    from prism_nb import needs
+    official.hmdb51(tmp_path / "hmdb")
+    prism_nb("data", "index", "hmdb51", "--root", tmp_path / "hmdb")
+    monkeypatch.setattr(needs, "room", lambda: (1e6, 1e15))
+    from prism_nb import study
+    cells = study.cells(study.plan("smoke", "hmdb51"), ["prism"])
+    with pytest.raises(PrismError, match="GB of memory are free"):
+        study.results(cells)
+    assert not list((tmp_path / "data").glob("results/scores/*"))
