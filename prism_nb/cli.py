@@ -11,13 +11,13 @@ __all__ = ['commands', 'data', 'Profile', 'Dataset', 'Root', 'Seed', 'Out', 'Eng
 import json, logging, os, sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated
 
 import pandas as pd, torch, typer
 
-from . import datasets, motionshapes, reports, scale, study, verify
+from . import datasets, motionshapes, needs, reports, scale, study, verify
 from .condensation import EVERY, METHODS, condense, name_of
 from .condensed import CondensedSet
 from .evaluation import evaluate
@@ -37,6 +37,7 @@ def app():
     stop_on_sigterm()
     try: commands()
     except PrismError as e: print(f'prism-nb: {e}', file=sys.stderr); sys.exit(2)
+    except PermissionError as e: print(f'prism-nb: {e.filename}: {e.strerror}', file=sys.stderr); sys.exit(2)
 
 # %% ../nbs/21_cli.ipynb #de12307e
 Profile = Annotated[str, typer.Option(help='How much: ' + ', '.join(study.PLANS) + '.')]
@@ -72,11 +73,13 @@ def index_command(
     own = one_of('layout', layout, [*LAYOUTS, 'folder']) == 'folder'
     if own and not name: raise PrismError('name is missing: say what the folder is called from now on with --name')
     if name and not own: raise PrismError(f'name is {name!r}, but {layout} has its own')
+    if name in study.PLANS: raise PrismError(f'name is {name!r}, which is a profile; take another')   # or its reports would be that profile's
     options, name = dict(group=group, share=share, seed=seed) if own else {}, name or layout
     dataset = datasets.dataset_of(name, options) if own else datasets.known(name)
     found = {split: dataset.index(root, split) for split in dataset.official}
-    datasets.remember(name, root, **options)
+    datasets.check_name(name, options)
     tell_index(name, root, found, workers)
+    datasets.remember(name, root, **options)
 
 
 # %% ../nbs/21_cli.ipynb #9aeaee20
@@ -144,9 +147,11 @@ def condense_command(
     "Condense a data set and write the condensed set. A run that was stopped is continued by the same command."
     given = {k: v for k, v in dict(lr=lr, iterations=iterations, precision=precision).items() if v is not None}
     plan = study.plan(profile, dataset)
-    recipe = study.cells(plan, [one_of('method', method, METHODS)], vpc, root, **given)[0].recipe
+    cell = study.cells(plan, [one_of('method', method, METHODS)], vpc, root, **given)[0]
+    recipe = cell.recipe
     at_least('checkpoint_every', checkpoint_every, 0.)
     with cluster_of(engine, address=address, gpus_per_cell=gpus, shards=shards) as on:
+        if not on: print(needs.fit(needs.needs([replace(cell, plan=replace(cell.plan, initialisations=0))], study.numbers(cell), 1), f'{method} on {dataset}'), file=sys.stderr)
         clips = study.prepare(plan, root, seed)
         if not (condensed := there(out, name_of(clips.train, recipe, seed))):
             with atomic(out) as whole:
@@ -200,11 +205,13 @@ def study_command(
     engine: Engine = 'local', address: Address = '', gpus: Gpus = None,
 ):
     "Run the tables of the study and write their reports."
-    asked = tuple(t.strip() for t in tables.split(',') if t.strip())
+    asked, names = (tuple(t.strip() for t in given.split(',') if t.strip()) for given in (tables, dataset))
+    if root and len(names) > 1: raise PrismError(f'root is {root}, but there are several data sets: say where each lies with `prism-nb data index`')
+    for name in names: datasets.root_of(study.plan(profile, name).data, root) if not datasets.known(study.plan(profile, name).data).embedded else None
     try:
         with cluster_of(engine, address=address, gpus_per_cell=gpus) as on:
             if on: scale.must_share(on, root); os.environ.update(PRISM_RAY=on.address, PRISM_GPUS=str(on.gpus))   # for the notebooks' kernels
-            made = [told(page) for name in dataset.split(',') for page in reports.run_study(profile, name.strip(), asked, root, workers)]
+            made = [told(page) for name in names for page in reports.run_study(profile, name, asked, root, workers)]
     except KeyboardInterrupt:
         logging.getLogger('asyncio').setLevel(logging.CRITICAL)   # or the kernel's last task is printed at length
         print('prism-nb: stopped; the same command goes on from the cells that are finished', file=sys.stderr); raise typer.Exit(130) from None

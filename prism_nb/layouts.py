@@ -26,10 +26,11 @@ def as_index(
     index = pd.DataFrame(rows, columns=['path', 'label', 'split', 'group']).sort_values(['label', 'path'], ignore_index=True)
     if not len(index): raise PrismError(f'{root}: no clip is named there')
     if (twice := index.path[index.path.duplicated()]).size: raise PrismError(f'{root}: the lists name {twice.iloc[0]!r} twice')
+    if strange := next((path for path in index.path if not path.isprintable()), None): raise PrismError(f'{root}: {strange!r} is a name that is not in UTF-8, or cannot be printed')
     if outside := next(filter(leaves, index.path), None): raise PrismError(f'{root}: a list names {outside!r}, which leaves the data set')
     return checked_classes(index, root)
 
-def leaves(path: str) -> bool: return path.startswith('/') or '\\' in path or ':' in path[:2] or '..' in path.split('/')
+def leaves(path: str) -> bool: return bool(re.match(r'/|[A-Za-z]:[/\\]', path)) or '\\' in path or '..' in path.split('/')
 
 # %% ../nbs/03_layouts.ipynb #0d7928d4
 def checked_classes(index: pd.DataFrame, root: Path) -> pd.DataFrame: # the same
@@ -48,10 +49,10 @@ def held(folder: Path) -> str:
 
 def one_there(
     root: Path,
-    *names: str   # by which a file or folder is known
+    *names: str   # by which a file, one with a suffix, or a folder is known
 ) -> str:         # the first that is there
     "Where a data set keeps something."
-    if found := next((name for name in names if (root/name).exists()), None): return found
+    if found := next((name for name in names if ((root/name).is_file() if Path(name).suffix else (root/name).is_dir())), None): return found
     raise PrismError(f"{' or '.join(map(repr, names))} was looked for, but {held(root)}")
 
 # %% ../nbs/03_layouts.ipynb #1ef99f4a
@@ -94,7 +95,7 @@ def ucf101(
     return as_index([row for row in rows if row[1] in wanted], root)
 
 # %% ../nbs/03_layouts.ipynb #f9c46166
-ENDING = r'_[hulf]_(?:cm|nm)_np\d_(?:ba|fr|le|ri)_(?:bad|med|goo)_\d+\.\w+$'   # of an HMDB51 clip's name: what is seen, camera, people, view, quality, number
+ENDING = r'_[hulf]_(?:cm|nm)_np\d+_(?:ba|fr|le|ri)_(?:bad|med|goo)_\d+\.\w+$'   # of an HMDB51 clip's name: what is seen, camera, people, view, quality, number
 
 def hmdb51(
     root: Path,          # holds a folder a class and testTrainMulti_7030_splits/
@@ -105,7 +106,7 @@ def hmdb51(
     root, end, rows = Path(root), f'_test_split{split}.txt', []
     lists = root/one_there(root, 'testTrainMulti_7030_splits', 'splits')
     clips = next((f'{name}/' for name in ('videos', 'hmdb51_org') if (root/name).is_dir()), '')
-    files = sorted(lists.glob(f'*{end}'))
+    files = sorted(p for p in lists.glob(f'*{end}') if not p.name.startswith('.'))
     if not files: raise PrismError(f'<class>{end} was looked for, but {held(lists)}')
     for file in files:
         label = file.name.removesuffix(end)
@@ -136,7 +137,7 @@ def kinetics_list(root: Path, *names: str) -> pd.DataFrame: # label, stem, youtu
     except ValueError as e: raise PrismError(f'{path}: {e}') from None
     if lacks := {'label', 'youtube_id', 'time_start', 'time_end'} - {*table.columns}: raise PrismError(f"{path}: its header lacks {', '.join(sorted(lacks))}")
     times = [pd.to_numeric(table[t], errors='coerce') for t in ('time_start', 'time_end')]
-    wrong = (times[0].isna() | times[1].isna() | (table.label == '')).to_numpy()
+    wrong = ~np.isfinite(times[0]*times[1]).to_numpy() | (table.label == '').to_numpy()
     if wrong.any(): raise PrismError(f'{path}: line {wrong.argmax() + 2} has no label, or no times in seconds')
     return table.assign(stem=table.youtube_id + '_' + times[0].astype(int).map('{:06d}'.format) + '_' + times[1].astype(int).map('{:06d}'.format))
 
