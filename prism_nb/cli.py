@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['commands', 'data', 'Profile', 'Dataset', 'Root', 'Seed', 'Out', 'Engine', 'Address', 'Gpus', 'LAYOUTS', 'Name',
            'Workers', 'app', 'make', 'index_command', 'tell_index', 'verify_command', 'cache_command', 'cluster_of',
-           'condense_command', 'there', 'opened', 'evaluate_command', 'show', 'study_command', 'told']
+           'condense_command', 'tell_needs', 'there', 'opened', 'evaluate_command', 'show', 'study_command', 'told']
 
 # %% ../nbs/21_cli.ipynb #879ee06a
 import json, logging, os, sys
@@ -151,13 +151,22 @@ def condense_command(
     recipe = cell.recipe
     at_least('checkpoint_every', checkpoint_every, 0.)
     with cluster_of(engine, address=address, gpus_per_cell=gpus, shards=shards) as on:
-        if not on: print(needs.fit(needs.needs([replace(cell, plan=replace(cell.plan, initialisations=0))], study.numbers(cell), 1), f'{method} on {dataset}'), file=sys.stderr)
+        if not on: tell_needs(cell)
         clips = study.prepare(plan, root, seed)
         if not (condensed := there(out, name_of(clips.train, recipe, seed))):
             with atomic(out) as whole:
                 condensed = scale.condense_in_shards(on, clips, recipe, seed, shards, checkpoint_every) if on else condense(clips, recipe, seed, checkpoint_every)
                 condensed.save(whole)
     print(f'{out}: {len(condensed)} videos, {sum(condensed.frames_a_video()):.0f} stored frames, {condensed.storage():,} bytes')
+
+# %% ../nbs/21_cli.ipynb #502dfb4a
+def tell_needs(cell: study.Cell):
+    "What a condensation takes, if that is more than a minute; one that cannot be done here is refused before anything is decoded."
+    of_class = study.index_of(cell).query('split == "train"').label.value_counts()
+    if cell.recipe.vpc > of_class.min(): raise PrismError(f'vpc is {cell.recipe.vpc}, but class {of_class.idxmin()} has only {of_class.min()} training clips')
+    found = needs.needs([replace(cell, plan=replace(cell.plan, initialisations=0))], study.numbers(cell), 1)
+    said = needs.fit(found, f'{cell.method} on {cell.plan.data}')
+    if found.hours > 1/60: print(said, file=sys.stderr)
 
 # %% ../nbs/21_cli.ipynb #c94151cb
 def there(path: Path, run: str) -> CondensedSet|None:

@@ -121,7 +121,8 @@ def kept(cell, d: Numbers) -> float: # bytes
 def room() -> tuple[float, float]: # bytes of memory that can be had where it computes, and of disk
     "What this machine has left."
     memory = torch.cuda.mem_get_info()[0] if device().type == 'cuda' else psutil.virtual_memory().available
-    data_folder().mkdir(parents=True, exist_ok=True)
+    try: data_folder().mkdir(parents=True, exist_ok=True)
+    except OSError as e: raise CannotWrite(f'cannot write {data_folder()}: {e.strerror}') from None
     return memory, shutil.disk_usage(data_folder()).free
 
 def in_words(hours: float) -> str:

@@ -7,9 +7,9 @@ __all__ = ['SMALL', 'TINY', 'QUICK', 'OTHER', 'REAL', 'SMOKE', 'PLANS', 'FIELD',
            'COMPUTING', 'HELD', 'STATUS', 'RESET', 'BESIDE', 'FOUND', 'PAPERS', 'OURS', 'FALLS', 'Plan', 'quick',
            'wang', 'as_printed', 'plan', 'Cell', 'cells', 'rated', 'whole_plan', 'provenance', 'cpu_name', 'prepare',
            'holding', 'write_record', 'read_record', 'condense_and_watch', 'condensed_of', 'intact', 'all_clips',
-           'reset_peak', 'peak_mb', 'run', 'attempt', 'finished', 'start_worker', 'once', 'numbers', 'compute',
-           'in_processes', 'note', 'noted', 'cell_of', 'results', 'grouped', 'sets_of', 'paper', 'beside', 'row',
-           'summary', 'by_seed', 'difference', 'paired', 'claim', 'tenths', 'change']
+           'reset_peak', 'peak_mb', 'run', 'attempt', 'finished', 'start_worker', 'once', 'numbers', 'index_of',
+           'compute', 'in_processes', 'note', 'noted', 'cell_of', 'results', 'grouped', 'sets_of', 'paper', 'beside',
+           'row', 'summary', 'by_seed', 'difference', 'paired', 'claim', 'tenths', 'change']
 
 # %% ../nbs/19_study.ipynb #7633f578
 import json, math, multiprocessing, os, platform, re, resource, sys, threading, time
@@ -370,11 +370,15 @@ def once(cell: Cell) -> dict: # the record
 # %% ../nbs/19_study.ipynb #66b00126
 def numbers(cell: Cell) -> needs.Numbers:
     "What counts of a cell's data, before anything is decoded."
-    plan, root = cell.plan, cell.root
-    if plan.data in motionshapes.SIZES and not root: motionshapes.make(data_folder()/plan.data, **motionshapes.SIZES[plan.data])
-    index = datasets.known(plan.data).index(datasets.root_of(plan.data, root), plan.splits[0])
+    plan, index = cell.plan, index_of(cell)
     count = index.split.value_counts()
     return needs.Numbers(index.label.nunique(), count.train.item(), count.test.item(), plan.sampling.frames, plan.geometry.crop, math.prod(datasets.shape_of(index, plan.sampling, plan.geometry)))
+
+def index_of(cell: Cell) -> pd.DataFrame:
+    "The index of a cell's data; the embedded data set is made if it is missing."
+    plan = cell.plan
+    if plan.data in motionshapes.SIZES and not cell.root: motionshapes.make(data_folder()/plan.data, **motionshapes.SIZES[plan.data])
+    return datasets.known(plan.data).index(datasets.root_of(plan.data, cell.root), plan.splits[cell.seed % len(plan.splits)])
 
 # %% ../nbs/19_study.ipynb #7d965a84
 def compute(

@@ -49,7 +49,7 @@ def test_a_layout_goes_all_the_way(name, prism_nb, tmp_path):
     assert code == 0 and ("3 left out: 1 missing, 1 short, 1 broken" in said) == (name == "kinetics400"), said
 
     code, said, err = prism_nb("condense", "--dataset", name, "--profile", "smoke", "--out", tmp_path / "set.safetensors")
-    assert code == 0 and f"{classes} videos" in said and f"prism on {name}: about " in err and "GB of memory" in err, err
+    assert code == 0 and f"{classes} videos" in said, err
     code, said, err = prism_nb("evaluate", tmp_path / "set.safetensors", "--dataset", name, "--profile", "smoke")
     assert code == 0 and json.loads(said)["clips"] == test, err
 
