@@ -30,6 +30,7 @@ commands = typer.Typer(help='PRISM, video dataset condensation, as a reproducibl
 data = typer.Typer(help='Have data sets: make, index, verify, cache.', no_args_is_help=True)
 commands.add_typer(data, name='data')
 
+# %% ../nbs/21_cli.ipynb #31bc6dcf
 def app():
     "`prism-nb`: run a command; bad input is one line on stderr and exit code 2."
     torch.set_num_threads(1)   # as the study's processes: the number of threads changes the last bits
@@ -59,6 +60,7 @@ def make(name: Annotated[str, typer.Argument(help='motionshapes or motionshapes-
 # %% ../nbs/21_cli.ipynb #83446200
 LAYOUTS = [name for name, dataset in datasets.DATASETS.items() if not (dataset.embedded or dataset.of)]
 
+# %% ../nbs/21_cli.ipynb #d0206f30
 @data.command('index')
 def index_command(
     layout: Annotated[str, typer.Argument(help=', '.join(LAYOUTS) + '; or folder, with a sub-folder a class.')],
@@ -100,6 +102,7 @@ def tell_index(name: str, root: Path, found: dict[int, pd.DataFrame], workers: i
 Name = Annotated[str, typer.Argument(help='A data set.')]
 Workers = Annotated[int, typer.Option(help='Threads; 0: as many as cores.')]
 
+# %% ../nbs/21_cli.ipynb #fed43ea9
 @data.command('verify')
 def verify_command(name: Name, root: Root = '', workers: Workers = 0):
     "Hold a copy of a data set against what it should be; exit 1 where something is off."
@@ -107,6 +110,7 @@ def verify_command(name: Name, root: Root = '', workers: Workers = 0):
     print(table.assign(expected=table.expected.map(lambda n: '–' if pd.isna(n) else f'{n:,.0f}')).to_string(index=False))
     if (table.state == 'off').any(): raise typer.Exit(1)
 
+# %% ../nbs/21_cli.ipynb #05d112d6
 @data.command('cache')
 def cache_command(name: Name, root: Root = '', profile: Profile = 'quick', workers: Workers = 0):
     "Decode what a profile needs of a data set; a run that was stopped goes on."
@@ -227,6 +231,7 @@ def study_command(
     if failed := sum(page.failed for page in made): print(f'prism-nb: {failed} cells failed; the tables say why', file=sys.stderr)
     if failed or any(page.error for page in made): raise typer.Exit(1)
 
+# %% ../nbs/21_cli.ipynb #fcea0337
 def told(made: reports.Made) -> reports.Made:
     "Say what became of a page."
     print(f'prism-nb: {made.page.name} could not be made: {made.error}' if made.error else f'report: {made.page}', file=sys.stderr if made.error else None, flush=True)

@@ -58,6 +58,7 @@ DATASETS = {
 # %% ../nbs/04_datasets.ipynb #a062554e
 def note_of(name: str) -> Path: return data_folder()/'datasets'/f'{name}.json'
 
+# %% ../nbs/04_datasets.ipynb #6c03abd8
 def remember(
     name: str,       # a data set; or a new name, for a folder of one's own
     root: str|Path,  # where it lies
@@ -67,11 +68,13 @@ def remember(
     check_name(name, options)
     write_json(note_of(name), dict(root=str(Path(root).resolve()), options=options))
 
+# %% ../nbs/04_datasets.ipynb #baff3335
 def check_name(name: str, options: dict):
     "A folder's name is plain, and no other data set's."
     if not re.fullmatch(r'[\w.+-]+', name): raise PrismError(f'name is {name!r}, but must be made of letters, digits, and . _ + -')
     if name in DATASETS and options: raise PrismError(f'name is {name!r}, which is a data set of its own; take another for a folder')
 
+# %% ../nbs/04_datasets.ipynb #f78fa747
 def remembered(name: str) -> dict|None: # root, options
     "What `remember` was told of a data set, if anything."
     try: return json.loads(note_of(name).read_text(encoding='utf-8'))
@@ -86,10 +89,12 @@ def known(
     if (note := remembered(name)) is None: one_of('dataset', name, [*DATASETS, *sorted(p.stem for p in note_of('').parent.glob('*.json') if p.stem not in DATASETS)])
     return dataset_of(name, note['options'])
 
+# %% ../nbs/04_datasets.ipynb #2492702f
 def dataset_of(name: str, options: dict) -> Dataset:
     "A folder of one's own."
     return Dataset(name, partial(folder, **options), "The licence of these videos is their owner's to say.")
 
+# %% ../nbs/04_datasets.ipynb #76d861c7
 def root_of(
     name: str,         # a data set
     root: str|Path = ''# where it lies; '' for one that is embedded or remembered
@@ -128,6 +133,7 @@ def room_for(
         if hasattr(os, 'posix_fallocate'): os.posix_fallocate(f.fileno(), 0, path.stat().st_size)
     return array, there
 
+# %% ../nbs/04_datasets.ipynb #0ace0dc5
 def settle(array: np.ndarray):
     "Have what was written on disk, and out of the process's memory."
     array.flush()
@@ -142,6 +148,7 @@ def decode_into(rows: np.ndarray, path: Path, sampling: Sampling, geometry: Geom
 
 NOTED = 1e8   # bytes between two notes of what is done
 
+# %% ../nbs/04_datasets.ipynb #40a5c63c
 def decode_all(
     index: pd.DataFrame, root: Path, sampling: Sampling, geometry: Geometry, decoder: str,
     workers: int,   # threads
@@ -188,6 +195,7 @@ def cache(
     if not folder.exists(): make_cache(folder, index, root, sampling, geometry, decoder, at_least('workers', workers, 0) or os.cpu_count())
     return open_cache(folder, root)
 
+# %% ../nbs/04_datasets.ipynb #5dc3e668
 def make_cache(folder: Path, index: pd.DataFrame, root: Path, sampling: Sampling, geometry: Geometry, decoder: str, workers: int):
     "Fill a cache in a folder beside its place; another process that wants the same waits."
     making = folder.with_name(f'.making-{folder.name}')

@@ -30,6 +30,7 @@ def as_index(
     if outside := next(filter(leaves, index.path), None): raise PrismError(f'{root}: a list names {outside!r}, which leaves the data set')
     return checked_classes(index, root)
 
+# %% ../nbs/03_layouts.ipynb #a9491588
 def leaves(path: str) -> bool: return bool(re.match(r'/|[A-Za-z]:[/\\]', path)) or '\\' in path or '..' in path.split('/')
 
 # %% ../nbs/03_layouts.ipynb #0d7928d4
@@ -47,6 +48,7 @@ def held(folder: Path) -> str:
     names = sorted(p.name for p in folder.iterdir() if not p.name.startswith('.')) if folder.is_dir() else []
     return f"{folder} holds {', '.join(names[:6])}{f' and {len(names) - 6} more' if len(names) > 6 else ''}" if names else f"{folder} {'is empty' if folder.is_dir() else 'is not a folder'}"
 
+# %% ../nbs/03_layouts.ipynb #5af8465d
 def one_there(
     root: Path,
     *names: str   # by which a file, one with a suffix, or a folder is known
@@ -73,6 +75,7 @@ def class_numbers(path: Path) -> dict[str, str]: # class → number
     if bad := next((line for line in lines if len(line) != 2), None): raise PrismError(f"{path}: {' '.join(bad)!r} is not a number and a class")
     return {label: number for number, label in lines}
 
+# %% ../nbs/03_layouts.ipynb #1ce9ff66
 def ucf_row(line: str, side: str, clips: str, numbers: dict[str, str], where: Path) -> tuple: # path, label, split, group
     "One line of a list of UCF101's."
     name, number = re.fullmatch(r'(.+?)(?: (\d+))?', line).groups()
@@ -97,6 +100,7 @@ def ucf101(
 # %% ../nbs/03_layouts.ipynb #f9c46166
 ENDING = r'_[hulf]_(?:cm|nm)_np\d+_(?:ba|fr|le|ri)_(?:bad|med|goo)_\d+\.\w+$'   # of an HMDB51 clip's name: what is seen, camera, people, view, quality, number
 
+# %% ../nbs/03_layouts.ipynb #d6161e97
 def hmdb51(
     root: Path,          # holds a folder a class and testTrainMulti_7030_splits/
     split: int = 1,      # 1, 2 or 3
@@ -163,6 +167,7 @@ def read_json(path: Path, kind: type):
     if not isinstance(said, kind): raise PrismError(f'{path} holds a {type(said).__name__}, but a {kind.__name__} was looked for')
     return said
 
+# %% ../nbs/03_layouts.ipynb #27a8691a
 def ssv2(
     root: Path,     # holds 20bn-something-something-v2/ and the JSON files, or labels/ with them
     split: int = 1  # it has one
@@ -184,6 +189,7 @@ def ssv2(
 # %% ../nbs/03_layouts.ipynb #5ac46f31
 SIDES = {'train': 'train', 'test': 'test', 'val': 'test', 'validation': 'test'}
 
+# %% ../nbs/03_layouts.ipynb #79382fe2
 def folder(
     root: Path,          # a sub-folder a class, or a side
     split: int = 1,      # has one
@@ -208,10 +214,12 @@ def subfolders_of(root: Path) -> list[str]:
     if not found: raise PrismError(f'a sub-folder for each class was looked for, but {held(root)}')
     return found
 
+# %% ../nbs/03_layouts.ipynb #885f99f6
 def sides_of(root: Path, sides: list[str]) -> Iterator[tuple[str, str, str]]: # path, label, split
     "The class folders of a folder that has sides."
     return ((f'{side}/{label}', label, SIDES[side]) for side in sides for label in subfolders_of(root/side))
 
+# %% ../nbs/03_layouts.ipynb #a9d47296
 def some_videos(where: Path) -> list[str]:
     "The video files of a class; none is an error."
     if names := videos_in(where): return names
@@ -226,6 +234,7 @@ def source_of(name: str, group: str) -> str:
     if not found or not found.groups() or found[1] is None: raise PrismError(f'group is {group!r}, but finds no source video in {name!r}')
     return found[1]
 
+# %% ../nbs/03_layouts.ipynb #22120db9
 def with_sides(rows: list[tuple], share: float, seed: int) -> list[tuple]:
     "A part of each class goes to the test side, by whole source videos."
     table = pd.DataFrame(rows, columns=['path', 'label', 'split', 'group'])

@@ -47,6 +47,7 @@ def speed(network: str, frames: int, size: int, width: float, within: str, batch
 # %% ../nbs/18_needs.ipynb #0f7550da
 WHOLE = 'whole'   # the method that trains on all training clips
 
+# %% ../nbs/18_needs.ipynb #6543fb54
 @dataclass(frozen=True)
 class Numbers:
     "What counts of a data set."
@@ -73,10 +74,12 @@ def condensing(cell, d: Numbers) -> float: # operations
     features = 3*recipe.feature_epochs*d.train if recipe.start in BY_FEATURES else 0
     return flops*(2*(recipe.iterations + stills)*d.classes*recipe.vpc + features)
 
+# %% ../nbs/18_needs.ipynb #5f19b3a0
 def judging(cell, d: Numbers) -> float: # operations
     "Of a cell's evaluated networks."
     return cell.plan.initialisations*(3*cell.plan.training.epochs*d.videos(cell) + d.test)*d.a_clip(cell.network, cell.plan.training.width)[0]
 
+# %% ../nbs/18_needs.ipynb #f6609b2a
 def real_side(cell, d: Numbers) -> float: # operations
     "Of what the real clips want, over all iterations."
     return cell.recipe.iterations*min(cell.recipe.batch_real*d.classes, d.train)*d.a_clip(cell.recipe.network, cell.recipe.width)[0]
@@ -89,6 +92,7 @@ class Needs:
     memory: float   # bytes, of all workers at once, on the device that computes
     disk: float     # bytes
 
+# %% ../nbs/18_needs.ipynb #1bbad31b
 def needs(
     cells: list,     # that are yet to be run, of one data set
     d: Numbers,      # of that
@@ -107,11 +111,13 @@ def at_once(cell, d: Numbers) -> float: # bytes
     training, step = cell.plan.training, min(cell.plan.training.batch, d.videos(cell))
     return 5*d.classes*cell.recipe.vpc*d.video + 2*step*(d.a_clip(cell.network, training.width)[1] + d.video) + 5e8   # the last for PyTorch itself
 
+# %% ../nbs/18_needs.ipynb #31469b46
 def memory(cells: list, d: Numbers, workers: int) -> float: # bytes
     "Of all workers at once, where it computes."
     clips = d.pixels if device().type == 'cuda' and d.pixels < ROOM*room()[0] else 0
     return workers*(max(at_once(c, d) for c in cells) + clips)
 
+# %% ../nbs/18_needs.ipynb #f90b3f92
 def kept(cell, d: Numbers) -> float: # bytes
     "Of the real side, on disk."
     with torch.device('meta'): features = NETWORKS[cell.recipe.network](d.classes, d.frames, d.size, cell.recipe.width).embed(torch.empty(1, d.frames, 3, d.size, d.size)).shape[1]
@@ -125,10 +131,12 @@ def room() -> tuple[float, float]: # bytes of memory that can be had where it co
     except OSError as e: raise CannotWrite(f'cannot write {data_folder()}: {e.strerror}') from None
     return memory, shutil.disk_usage(data_folder()).free
 
+# %% ../nbs/18_needs.ipynb #a3817c68
 def in_words(hours: float) -> str:
     "About how long."
     return f'{60*hours:.0f} min' if hours < 1.5 else f'{hours:.0f} hours' if hours < 72 else f'{hours/24:.0f} days'
 
+# %% ../nbs/18_needs.ipynb #226ced6a
 def fit(found: Needs, what: str) -> str: # what is said of it
     "What a run takes, in words; an error, where this machine has not got it."
     check_memory(found.memory, what)
@@ -136,6 +144,7 @@ def fit(found: Needs, what: str) -> str: # what is said of it
     if found.disk > disk: raise CannotWrite(f'{said}; but only {disk/1e9:.2f} GB are free under {data_folder()}')
     return said
 
+# %% ../nbs/18_needs.ipynb #d8afb452
 def check_memory(needed: float, what: str):
     "Refuse what this machine has not got the memory for."
     if needed > (free := room()[0]): raise PrismError(f'{what}: {needed/1e9:.1f} GB of memory are needed, but only {free/1e9:.1f} GB are free. Fewer --workers need less')

@@ -64,6 +64,7 @@ SMALL = dict(sampling=Sampling(8, 4), geometry=Geometry((48, 64), 48))
 TINY = dict(batch_real=4, width=.125, feature_epochs=1)
 QUICK = dict(batch_real=8, width=.25, feature_epochs=10)
 
+# %% ../nbs/19_study.ipynb #a0e59e27
 def quick(
     vpc: int,           # videos per class
     iterations: int,    # of every method
@@ -73,6 +74,7 @@ def quick(
     "MotionShapes at a number of videos per class. Rates grow with it, because each of m videos gets 1/m of its class's gradient."
     return dict(recipe=dict(iterations=iterations, **QUICK), methods=methods, training=Training(epochs=batches//vpc, batch=10, width=.25))
 
+# %% ../nbs/19_study.ipynb #44bea687
 def wang(lr: float, static_lr: float, static_iterations: int, hallucinator_lr: float = 1e-5) -> dict: # settings
     "Those of Wang et al., who have three rates and two stages."
     return dict(lr=lr, static_lr=static_lr, static_iterations=static_iterations, hallucinator_lr=hallucinator_lr)
@@ -95,6 +97,7 @@ FIELD = dict(sampling=Sampling(16, 4, clips=3), geometry=Geometry())            
 FAST = dict(sampling=Sampling(8, 4), geometry=Geometry((64, 64), 64))                       # Kinetics-400 and Something-Something V2
 WANG = {1: wang(1e-4, 30., 5000), 5: wang(1e3, 30., 5000, 1e-6), 10: wang(1e3, 30., 5000, 1e-6)}   # dynamic and hallucinator as their authors print them for 1 and 5
 
+# %% ../nbs/19_study.ipynb #4b1d34a4
 def as_printed(
     rates: dict[int, float],    # videos per class → learning rate of PRISM
     real: dict[int, int] = {}   # videos per class → real clips a class and iteration, where it is not 64
@@ -139,6 +142,7 @@ class Cell:
 # %% ../nbs/19_study.ipynb #57b60c39
 TITLES = {**condensation.TITLES, WHOLE: 'Whole Dataset'}
 
+# %% ../nbs/19_study.ipynb #e2cedc53
 def cells(
     plan: Plan,          # of a profile
     methods: list[str],  # names in `METHODS`, or 'whole'
@@ -155,6 +159,7 @@ def cells(
             Cell(plan, method, condensation.recipe(method, rated(plan, method, vpc, settings), vpc=vpc, **settings), seed, root, held_out, network)
             for method in methods for seed in range(plan.seeds)]
 
+# %% ../nbs/19_study.ipynb #21599e6a
 def rated(plan: Plan, method: str, vpc: int, settings: dict) -> dict: # fields of a recipe
     "The plan's settings with those of a method; one that learns must have a learning rate."
     if not {'lr', 'iterations'} & {*settings, *METHODS[one_of('method', method, METHODS)]} and method not in plan.methods:
@@ -162,6 +167,7 @@ def rated(plan: Plan, method: str, vpc: int, settings: dict) -> dict: # fields o
     own = plan.methods.get(method, {})
     return plan.recipe | own | {name: own[name]*vpc for name in ('lr', 'static_lr') if plan.grows and name in own}
 
+# %% ../nbs/19_study.ipynb #1774a368
 def whole_plan(plan: Plan) -> Plan:
     "The plan for networks trained on all training clips: a longer training, one initialisation a seed."
     return replace(plan, training=plan.whole, initialisations=1, snapshots=0, recipe={}, methods={})
@@ -196,6 +202,7 @@ def prepare(
 # %% ../nbs/19_study.ipynb #a1365c08
 HELD = None   # inside `holding`: clips, by what they are loaded from
 
+# %% ../nbs/19_study.ipynb #11f2dd5e
 @contextmanager
 def holding() -> Iterator[None]:
     "Inside the block a data set is looked up once: its files are taken not to change."
@@ -204,6 +211,7 @@ def holding() -> Iterator[None]:
     try: yield
     finally: HELD = before
 
+# %% ../nbs/19_study.ipynb #2af26566
 @patch
 def clips(self: Cell) -> Clips:
     "The cell's data; for validation, training alone, with a part of it as its test split."
@@ -219,11 +227,13 @@ def condensed_key(self: Cell) -> str:
     watched = asdict(self.plan.training) if self.plan.snapshots else None
     return fingerprint(asdict(self.recipe), self.seed, self.held_out, self.plan.snapshots, watched, self.clips().fingerprint, computer(), code_version(COMPUTING))
 
+# %% ../nbs/19_study.ipynb #c6a07f0a
 @patch
 def key(self: Cell) -> str:
     "A name for all that decides the cell's numbers."
     return fingerprint(self.condensed_key(), self.method == WHOLE, self.network, asdict(self.plan.training), [*self.initialisations()])
 
+# %% ../nbs/19_study.ipynb #360f541b
 @patch
 def initialisations(self: Cell) -> range:
     "The seeds of the evaluated networks: of each condensation seed its own."
@@ -236,11 +246,13 @@ def stem(self: Cell) -> str:
     "How the names of its files begin."
     return f'{self.plan.data}-{self.method}-vpc{self.recipe.vpc}-seed{self.seed}'
 
+# %% ../nbs/19_study.ipynb #85d62778
 @patch
 def path(self: Cell) -> Path:
     "Where its record is."
     return data_folder()/'results'/'scores'/f'{self.stem()}-{self.network}-{self.key()}.json'
 
+# %% ../nbs/19_study.ipynb #b1c801bd
 @patch
 def condensed_path(self: Cell, suffix: str = '.safetensors') -> Path:
     "Where its condensed set is, or with '.json' what happened on the way."
@@ -286,6 +298,7 @@ def condensed_of(
         work.forget(); cell.condensed_path('-curve.json').unlink(missing_ok=True)
         return condensed, made
 
+# %% ../nbs/19_study.ipynb #3c0dc3b1
 def intact(path: Path) -> CondensedSet|None:
     "A condensed set, if it is there and as it was written."
     try: return CondensedSet.load(path)
@@ -339,6 +352,7 @@ def attempt(
     write_record(cell.path(), record)
     return record
 
+# %% ../nbs/19_study.ipynb #16968992
 def finished(path: Path) -> dict|None: # None: it is missing, damaged, or of an error worth another try
     "The record of a cell that need not run again."
     record = read_record(path)
@@ -361,6 +375,7 @@ def start_worker(counter):
     def end_with_parent(): multiprocessing.parent_process().join(); os._exit(1)
     threading.Thread(target=end_with_parent, daemon=True).start()
 
+# %% ../nbs/19_study.ipynb #826e5b2b
 def once(cell: Cell) -> dict: # the record
     "What a worker process does with a cell: nothing, if another study has done it meanwhile."
     try:
@@ -395,6 +410,7 @@ def compute(
         print(needs.fit(needs.needs(cells, numbers(cells[0]), here), f'{len(cells)} cells of {cells[0].plan.data}, {here} at a time'), file=sys.stderr)
         in_processes(longest, here, desc, total)
 
+# %% ../nbs/19_study.ipynb #3c6ba914
 def in_processes(cells: list[Cell], workers: int, desc: str, total: int):
     "Run cells in processes, in their order."
     context = multiprocessing.get_context('spawn')
@@ -414,10 +430,12 @@ def note(cells: list[Cell]):
     if path := os.environ.get('PRISM_USED'):
         with open(path, 'a', encoding='utf-8') as f: f.writelines(json.dumps(asdict(cell)) + '\n' for cell in cells)
 
+# %% ../nbs/19_study.ipynb #21f0ca1a
 def noted(path: Path) -> list[Cell]:
     "The cells that `note` has added to a file."
     return [cell_of(json.loads(line)) for line in path.read_text(encoding='utf-8').splitlines()]
 
+# %% ../nbs/19_study.ipynb #0855fc43
 def cell_of(facts: dict) -> Cell:
     "A cell from what JSON, a record for example, says of it."
     plan = facts['plan'] | dict(sampling=Sampling(**facts['plan']['sampling']), geometry=Geometry(**facts['plan']['geometry']),
@@ -447,6 +465,7 @@ def grouped(
     records = iter(results([cell for cells in groups.values() for cell in cells], workers))
     return {row: [next(records) for _ in cells] for row, cells in groups.items()}
 
+# %% ../nbs/19_study.ipynb #de76727c
 def sets_of(
     cells: list[Cell],
     records: list[dict]   # theirs
@@ -463,6 +482,7 @@ def paper(
 
 BESIDE = {'hmdb51': 'HMDB51', 'hmdb51-legacy': 'HMDB51', 'jhmdb': 'HMDB51', 'kinetics400': 'Kinetics-400', 'ssv2': 'SSv2'}   # data set → the paper's that is shown beside it
 
+# %% ../nbs/19_study.ipynb #cb607ece
 def beside(table: str, data: str) -> tuple[pd.DataFrame, str]: # and the name of that data set
     "What the paper prints for a data set, or for the one nearest to it; miniUCF, where it has neither."
     printed, name = paper(table), BESIDE.get(data, 'miniUCF')
@@ -497,6 +517,7 @@ def by_seed(records: list[dict]) -> pd.Series:
     "Top-1 of each condensation seed, mean over initialisations."
     return pd.Series({r['seed']: sum(s['top1'] for s in r['scores'])/len(r['scores']) for r in records if r['scores']}, dtype=float)
 
+# %% ../nbs/19_study.ipynb #9340d259
 def difference(
     a: list[dict],   # records of one row
     b: list[dict]    # of another, with the same seeds
@@ -504,6 +525,7 @@ def difference(
     "What one row has more than another, seed by seed."
     return [dict(seed=seed, scores=[dict(top1=top1)]) for seed, top1 in (by_seed(a) - by_seed(b)).dropna().items()]
 
+# %% ../nbs/19_study.ipynb #ffb71066
 def paired(
     a: list[dict],   # records of one row
     b: list[dict]    # of another, with the same seeds
@@ -520,6 +542,7 @@ FOUND = {'higher': 'confirmed', 'lower': 'contradicted', 'cannot tell': 'cannot 
 PAPERS, OURS = "the paper's", 'ours'   # whose claim it is
 FALLS = .1   # a loss that falls by more in the last tenth of the iterations was not finished
 
+# %% ../nbs/19_study.ipynb #ead78b15
 def claim(
     says: str,                     # what is claimed
     groups: dict[str, list[dict]], # records by row
@@ -532,11 +555,13 @@ def claim(
     late = any(change(groups[row]) < -FALLS for row in (better, worse))
     return dict(claim=says, whose=whose, **{k: p[k] for k in ('difference', 'low', 'high', 'seeds')}, found='not finished' if late else FOUND[p['verdict']], printed=printed)
 
+# %% ../nbs/19_study.ipynb #92428476
 def tenths(records: list[dict]) -> tuple[float, float]: # mean over the records; nan, if nothing was learned
     "The loss in the last tenth of the iterations, and in the tenth before it."
     both = [(losses[-n:], losses[-2*n:-n]) for r in records if len(losses := r.get('losses', [])) > 1 for n in [max(1, len(losses)//10)]]
     return tuple(sum(sum(part)/len(part) for part in parts)/len(parts) if parts else math.nan for parts in [*zip(*both)] or [[], []])
 
+# %% ../nbs/19_study.ipynb #b7813c04
 def change(records: list[dict]) -> float:
     "By what share the loss rose (or fell, below 0) in the last tenth of the iterations."
     last, before = tenths(records)

@@ -21,6 +21,7 @@ from .video import count, video_packets
 # %% ../nbs/05_verify.ipynb #0dc8d4c1
 FACTS = ('frames', 'fps', 'width', 'height')
 
+# %% ../nbs/05_verify.ipynb #8da2f94b
 def header(path: Path) -> dict: # FACTS, or the reason why there are none
     "What a file says of itself."
     try:
@@ -68,11 +69,13 @@ def check(what: str, expected, found, examples: Iterable[str] = (), told: bool =
     "One line of the table; one that is only `told` is never off."
     return dict(check=what, expected=expected, found=found, state='told' if told else 'ok' if expected in (None, found) else 'off', examples=', '.join([*examples][:3]))
 
+# %% ../nbs/05_verify.ipynb #f4505591
 def of_figures(index: pd.DataFrame, official: tuple|None, split: int) -> list[dict]:
     "Classes and clips of each side, beside the official figures."
     found = (index.label.nunique(), *((index.split == side).sum().item() for side in ('train', 'test')))
     return [check(f'split {split}: {what}', number, n) for what, number, n in zip(('classes', 'training clips', 'test clips'), official or (None,)*3, found)]
 
+# %% ../nbs/05_verify.ipynb #a5f8148f
 def of_classes(index: pd.DataFrame, a_class: tuple|None, split: int) -> list[dict]:
     "Classes that have more or fewer clips than every class should, where all should have as many."
     if not a_class: return []
@@ -80,6 +83,7 @@ def of_classes(index: pd.DataFrame, a_class: tuple|None, split: int) -> list[dic
     other = counts[(counts.to_numpy() != a_class).any(axis=1)]
     return [check(f'split {split}: classes with other than {a_class[0]} training and {a_class[1]} test clips', 0, len(other), other.index)]
 
+# %% ../nbs/05_verify.ipynb #b6f9ca70
 def of_files(files: pd.DataFrame) -> list[dict]:
     "Files that cannot be read, by reason."
     bad = files[files.problem != '']

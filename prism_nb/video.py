@@ -25,6 +25,7 @@ av.logging.set_level(av.logging.PANIC)
 # %% ../nbs/01_video.ipynb #af1d9f6d
 CODECS = {'.mp4': ('libx264', dict(crf='20', preset='veryfast')), '.avi': ('mpeg4', dict(bf='2', qscale='3', flags='+qscale')), '.webm': ('libvpx-vp9', dict(crf='20', deadline='realtime', **{'cpu-used': '8'}))}
 
+# %% ../nbs/01_video.ipynb #2102edbf
 def write_video(
     path: str|Path,       # .mp4 (H.264), .avi (MPEG-4 with B-frames) or .webm (VP9)
     frames: np.ndarray,   # (T,H,W,3) uint8, RGB; H and W even
@@ -94,6 +95,7 @@ def video_packets(container) -> list: # of its video stream
     if not stream.frames and ends < .75*seconds - 1: raise PrismError(f'its header promises {seconds:.1f} seconds, but it ends after {ends:.1f}')
     return packets
 
+# %% ../nbs/01_video.ipynb #df7aef8f
 def count(packets: list) -> int: # frames
     "How many packets hold a frame that is to be shown."
     return sum(packet.size > 0 and not packet.is_discard for packet in packets)
@@ -132,9 +134,11 @@ PIXELS = 3   # counts up when this room would read other pixels from the same fi
 # %% ../nbs/01_video.ipynb #3b66aab3
 PASSING = {errno.EACCES, errno.EMFILE, errno.ENFILE, errno.ESTALE, errno.ENOMEM, errno.ENXIO}
 
+# %% ../nbs/01_video.ipynb #e3743c7c
 class CannotRead(PrismError):
     "A file could not be read now, which says nothing about what is in it: no permission, too many open files, a disk that went away."
 
+# %% ../nbs/01_video.ipynb #48a3e42b
 def read_clips(
     path: str|Path,       # a video file
     sampling: Sampling,   # which frames
