@@ -270,7 +270,7 @@ def plain_loop(paths, sampling, geometry):
             stream = container.streams.video[0]
             stream.thread_count = 1
             packets = list(container.demux(stream))
-            wanted, kept = sampling.indices(sum(packet.size > 0 for packet in packets)).tolist(), []
+            wanted, kept = sampling.indices(sum(packet.size > 0 for packet in packets))[0].tolist(), []
             for t, frame in enumerate(frame for packet in packets for frame in packet.decode()):
                 if t == wanted[len(kept)]:
                     kept.append(convert.reformat(frame, width=width, height=height, format="rgb24").to_ndarray())
