@@ -220,7 +220,7 @@ def study_command(
     "Run the tables of the study and write their reports."
     asked, names = (tuple(t.strip() for t in given.split(',') if t.strip()) for given in (tables, dataset))
     if root and len(names) > 1: raise PrismError(f'root is {root}, but there are several data sets: say where each lies with `prism-nb data index`')
-    for name in names: datasets.root_of(study.plan(profile, name).data, root) if not datasets.known(study.plan(profile, name).data).embedded else None
+    for name in names[1:]: reports.place_of(profile, name, root)   # that of the first is looked at when it begins
     try:
         with cluster_of(engine, address=address, gpus_per_cell=gpus) as on:
             if on: scale.must_share(on, root); os.environ.update(PRISM_RAY=on.address, PRISM_GPUS=str(on.gpus))   # for the notebooks' kernels

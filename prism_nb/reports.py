@@ -6,7 +6,8 @@
 __all__ = ['PLAIN', 'PAGE', 'CLAIM', 'TABLES', 'PAPER', 'MAIN', 'ASKED', 'CAUTION', 'check_parameters', 'clean', 'to_page',
            'html_table', 'write_csv', 'plus_minus', 'rows', 'write_claims', 'interval', 'claims', 'write_records',
            'made_by', 'report_folder', 'bars_as_text', 'as_here', 'Page', 'noting', 'run_table', 'execute',
-           'failed_cells', 'read', 'lead', 'index_body', 'write_index', 'fits', 'default_tables', 'Made', 'run_study']
+           'failed_cells', 'read', 'lead', 'index_body', 'write_index', 'fits', 'place_of', 'default_tables', 'Made',
+           'run_study']
 
 # %% ../nbs/20_reports.ipynb #80fabc30
 import html, math, os, re, sys, tempfile
@@ -324,6 +325,19 @@ def fits(
     "Whether a table can be made for a data set; one without a parameter for it is about MotionShapes alone."
     return dataset == 'motionshapes' or 'dataset' in papermill.inspect_notebook(home()/'nbs'/'tables'/f'{TABLES[table][0]}.ipynb')
 
+# %% ../nbs/20_reports.ipynb #8f21674a
+def place_of(
+    profile: str,
+    dataset: str,
+    root: str      # as it was given
+) -> str:          # '' for the embedded data set
+    "Where the data of a study lie; data that are not there are said before a kernel starts."
+    data = plan(profile, dataset).data
+    if not root and known(data).embedded: return ''
+    place = root_of(data, root).resolve()
+    known(data).index(place, 1)
+    return str(place)
+
 # %% ../nbs/20_reports.ipynb #0e55ed22
 def default_tables(profile: str, dataset: str) -> list[str]: # names in `TABLES`
     "What a study makes if it is not told: all of the paper's, but of real videos at the quick profile, which takes its time, what it can say something about."
@@ -345,10 +359,7 @@ def run_study(
     workers: int = 0                # processes; 0: as many as cores
 ) -> Iterator[Made]:     # each page when it is there, the front page last
     "Run table notebooks, one after the other, and write the front page; a page that cannot be made does not stop the others."
-    data = plan(profile, dataset).data
-    if root or not known(data).embedded:
-        root = str(root_of(data, root).resolve())
-        known(data).index(Path(root), 1)   # a data set that is not there is said before a kernel starts
+    root = place_of(profile, dataset, root)
     for table in tables: one_of('tables', table, [name for name in TABLES if fits(name, dataset)])
     folder, asked = report_folder(profile, dataset), ASKED.get((profile, dataset), ASKED.get((profile, OTHER), {}))
     pages = [Page(table, folder, dict(profile=profile, dataset=dataset, root=root, workers=workers, out=str(folder), **asked.get(table, {}))) for table in tables or default_tables(profile, dataset)]

@@ -5,11 +5,12 @@
 # %% auto #0
 __all__ = ['SMALL', 'TINY', 'QUICK', 'OTHER', 'REAL', 'SMOKE', 'PLANS', 'FIELD', 'FAST', 'WANG', 'HMDB51', 'LONG', 'TITLES',
            'COMPUTING', 'HELD', 'STATUS', 'RESET', 'BESIDE', 'FOUND', 'PAPERS', 'OURS', 'FALLS', 'Plan', 'quick',
-           'wang', 'as_printed', 'plan', 'Cell', 'cells', 'rated', 'whole_plan', 'provenance', 'cpu_name', 'prepare',
-           'holding', 'write_record', 'read_record', 'condense_and_watch', 'condensed_of', 'intact', 'all_clips',
-           'reset_peak', 'peak_mb', 'run', 'attempt', 'finished', 'start_worker', 'once', 'numbers', 'index_of',
-           'compute', 'in_processes', 'note', 'noted', 'cell_of', 'results', 'grouped', 'sets_of', 'paper', 'beside',
-           'row', 'summary', 'by_seed', 'difference', 'paired', 'claim', 'tenths', 'change']
+           'wang', 'as_printed', 'plan', 'Cell', 'cells', 'rated', 'whole_plan', 'provenance', 'cpu_name',
+           'make_embedded', 'prepare', 'holding', 'write_record', 'read_record', 'condense_and_watch', 'condensed_of',
+           'intact', 'all_clips', 'reset_peak', 'peak_mb', 'run', 'attempt', 'finished', 'start_worker', 'once',
+           'numbers', 'index_of', 'compute', 'in_processes', 'note', 'noted', 'cell_of', 'results', 'grouped',
+           'sets_of', 'paper', 'beside', 'row', 'summary', 'by_seed', 'difference', 'paired', 'claim', 'tenths',
+           'change']
 
 # %% ../nbs/19_study.ipynb #7633f578
 import json, math, multiprocessing, os, platform, re, resource, sys, threading, time
@@ -58,6 +59,10 @@ class Plan:
         "The plan at a number of videos per class; one without `more` holds at any."
         if self.more: one_of('vpc', vpc, [1, *self.more])
         return replace(self, more={}, **self.more.get(vpc, {}))
+
+    def split(self, seed: int) -> int:
+        "The official split of a condensation seed."
+        return self.splits[seed % len(self.splits)]
 
 # %% ../nbs/19_study.ipynb #00e7d659
 SMALL = dict(sampling=Sampling(8, 4), geometry=Geometry((48, 64), 48))
@@ -188,6 +193,11 @@ def cpu_name() -> str:
     lines = Path('/proc/cpuinfo').read_text().splitlines() if Path('/proc/cpuinfo').exists() else []
     return next((l.split(':')[1].strip() for l in lines if l.startswith('model name')), platform.processor() or platform.machine())
 
+# %% ../nbs/19_study.ipynb #41287a49
+def make_embedded(plan: Plan, root: str):
+    "Have the embedded data set, where a plan means it."
+    if plan.data in motionshapes.SIZES and not root: motionshapes.make(data_folder()/plan.data, **motionshapes.SIZES[plan.data])
+
 # %% ../nbs/19_study.ipynb #c14cd595
 def prepare(
     plan: Plan,   # says which data
@@ -196,8 +206,8 @@ def prepare(
     workers: int = 0 # threads that decode
 ) -> Clips:
     "The clips of a plan; the embedded data set is made if it is missing."
-    if plan.data in motionshapes.SIZES and not root: motionshapes.make(data_folder()/plan.data, **motionshapes.SIZES[plan.data])
-    return datasets.load(plan.data, root, plan.sampling, plan.geometry, plan.splits[seed % len(plan.splits)], workers)
+    make_embedded(plan, root)
+    return datasets.load(plan.data, root, plan.sampling, plan.geometry, plan.split(seed), workers)
 
 # %% ../nbs/19_study.ipynb #a1365c08
 HELD = None   # inside `holding`: clips, by what they are loaded from
@@ -215,7 +225,7 @@ def holding() -> Iterator[None]:
 @patch
 def clips(self: Cell) -> Clips:
     "The cell's data; for validation, training alone, with a part of it as its test split."
-    where = repr((self.plan.data, self.root, self.plan.sampling, self.plan.geometry, self.plan.splits[self.seed % len(self.plan.splits)]))
+    where = repr((self.plan.data, self.root, self.plan.sampling, self.plan.geometry, self.plan.split(self.seed)))
     clips = (HELD or {}).get(where) or prepare(self.plan, self.root, self.seed)
     if HELD is not None: HELD[where] = clips
     return clips.validation() if self.held_out == 'validation' else clips
@@ -391,14 +401,14 @@ def numbers(cell: Cell) -> needs.Numbers:
 
 def index_of(cell: Cell) -> pd.DataFrame:
     "The index of a cell's data; the embedded data set is made if it is missing."
-    plan = cell.plan
-    if plan.data in motionshapes.SIZES and not cell.root: motionshapes.make(data_folder()/plan.data, **motionshapes.SIZES[plan.data])
-    return datasets.known(plan.data).index(datasets.root_of(plan.data, cell.root), plan.splits[cell.seed % len(plan.splits)])
+    make_embedded(cell.plan, cell.root)
+    return datasets.known(cell.plan.data).index(datasets.root_of(cell.plan.data, cell.root), cell.plan.split(cell.seed))
 
 # %% ../nbs/19_study.ipynb #7d965a84
 def compute(
     cells: list[Cell],  # whose records are missing
-    workers: int        # processes, where no cluster is used
+    workers: int,       # processes, where no cluster is used
+    d: needs.Numbers|None # of their data; None where a cluster is used
 ):
     "Run cells, the longest first, with one bar over all their steps: in processes here, or in the cluster that `PRISM_RAY` names."
     longest = sorted(cells, key=lambda cell: (cell.method == WHOLE, cell.steps()*cell.recipe.vpc), reverse=True)
@@ -407,7 +417,7 @@ def compute(
         with scale.cluster(address, float(os.environ['PRISM_GPUS'])) as on: scale.run(on, once, longest, desc, total)
     else:
         here = min(workers, len(cells))
-        print(needs.fit(needs.needs(cells, numbers(cells[0]), here), f'{len(cells)} cells of {cells[0].plan.data}, {here} at a time'), file=sys.stderr)
+        print(needs.fit(needs.needs(cells, d, here), f'{len(cells)} cells of {cells[0].plan.data}, {here} at a time'), file=sys.stderr)
         in_processes(longest, here, desc, total)
 
 # %% ../nbs/19_study.ipynb #3c6ba914
@@ -449,11 +459,12 @@ def results(
 ) -> list[dict]:         # their records, in order; one that failed has no scores and an 'error'
     "The records of cells: read where they are there, computed where they are missing; a cell asked for twice runs once."
     workers = at_least('workers', workers, 0) or (1 if device().type == 'cuda' else os.cpu_count()); note(cells)
-    if cells and not os.environ.get('PRISM_RAY'): needs.check_memory(needs.memory(cells, numbers(cells[0]), min(workers, len(cells))), f'{len(cells)} cells of {cells[0].plan.data}, {min(workers, len(cells))} at a time')   # before anything is decoded
+    here, d = min(workers, len(cells)), numbers(cells[0]) if cells and not os.environ.get('PRISM_RAY') else None
+    if d: needs.check_memory(needs.memory(cells, d, here), f'{len(cells)} cells of {cells[0].plan.data}, {here} at a time')   # before anything is decoded
     with holding():
         paths = [cell.path() for cell in cells]
         missing = [cell for path, cell in dict(zip(paths, cells)).items() if finished(path) is None]
-        if missing: compute(missing, workers)
+        if missing: compute(missing, workers, d)
     return [read_record(path) for path in paths]
 
 # %% ../nbs/19_study.ipynb #90b236f7

@@ -22,16 +22,17 @@ from .video import count, video_packets
 FACTS = ('frames', 'fps', 'width', 'height')
 
 # %% ../nbs/05_verify.ipynb #8da2f94b
-def header(path: Path) -> dict: # FACTS, or the reason why there are none
+def header(path: Path) -> dict: # FACTS and problem: None and the reason, where it cannot be read
     "What a file says of itself."
+    nothing = dict.fromkeys(FACTS)
     try:
-        if not path.stat().st_size: return dict(problem='it is empty')
+        if not path.stat().st_size: return nothing | dict(problem='it is empty')
         with av.open(str(path)) as container:
             stream = container.streams.video[0]
             fps, seconds = float(stream.average_rate or 0), (container.duration or 0)/av.time_base
             return dict(zip(FACTS, (stream.frames or round(seconds*fps), fps, stream.width, stream.height)), problem='')
-    except FileNotFoundError: return dict(problem='no such file')
-    except (OSError, av.FFmpegError, IndexError, ValueError) as e: return dict(problem=f'cannot be opened ({type(e).__name__})')
+    except FileNotFoundError: return nothing | dict(problem='no such file')
+    except (OSError, av.FFmpegError, IndexError, ValueError) as e: return nothing | dict(problem=f'cannot be opened ({type(e).__name__})')
 
 # %% ../nbs/05_verify.ipynb #73248605
 def read_through(path: Path) -> dict: # frames, content, problem
@@ -54,7 +55,7 @@ def probed(
     "What the files of an index say of themselves."
     with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
         facts = [*progress(pool.map(how, (root/p for p in index.path)), 'read', total=len(index), unit='video')]
-    return index.join(pd.DataFrame(facts, index=index.index).reindex(columns=list(dict.fromkeys((*FACTS, *(k for f in facts for k in f))))))
+    return index.join(pd.DataFrame(facts, index=index.index))
 
 # %% ../nbs/05_verify.ipynb #c51e9772
 KINDS = {'missing': r'no such file', 'short': r'fewer than the \d+ of a clip', 'broken': ''}   # kind → what its reason holds; the first that fits
