@@ -1,4 +1,4 @@
-# make study (TABLES=first: Table 1 alone) · make test (make test-long: more kills) · make lab · make bench · make readme · make clean
+# make study (TABLES=first: Table 1 alone) · make test (make test-long: more kills) · make lab · make bench · make readme · make site · make test-site · make clean
 PYTHON ?= python3
 PROFILE ?= quick
 TABLES ?=
@@ -11,7 +11,7 @@ study: .venv/installed
 test: export PRISM_DEVICE ?= cpu
 test: .venv/installed
 	$(BIN)/nbdev_test --n_workers 2 --timing
-	$(BIN)/python -m pytest -q -n 2 --dist loadfile tests
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile tests --ignore tests/site
 
 test-long: export PRISM_LONG = 1
 test-long: test
@@ -25,7 +25,18 @@ bench: .venv/installed
 	$(BIN)/python benchmarks/page.py
 
 readme: .venv/installed
-	$(BIN)/jupyter nbconvert --to markdown --output-dir . --output README nbs/index.ipynb
+	$(BIN)/python docs/pages.py readme
+
+site: .venv/site
+	rm -rf build/site
+	$(BIN)/python docs/pages.py
+	$(BIN)/sphinx-build -b html -W -n --keep-going -q -c docs build/pages build/site
+	@echo 'The site: build/site/index.html'
+
+# A picture of every page, at both widths, is left in build/screens.
+test-site: site
+	rm -rf build/screens
+	$(BIN)/python -m pytest -q -n 2 tests/site
 
 # Everything the project needs, in a folder of its own.
 .venv/installed: settings.ini setup.py pyproject.toml
@@ -34,7 +45,11 @@ readme: .venv/installed
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
 	touch $@
 
+.venv/site: .venv/installed
+	$(BIN)/python -m pip install --quiet --editable '.[site]'
+	touch $@
+
 clean:
 	rm -rf .venv build *.egg-info data/motionshapes* data/cache data/checkpoints data/locks data/results reports/smoke
 
-.PHONY: study test test-long lab bench readme clean
+.PHONY: study test test-long lab bench readme site test-site clean

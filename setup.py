@@ -24,6 +24,6 @@ setup(
     python_requires=">=" + facts["min_python"],
     packages=[facts["lib_name"]],
     install_requires=lines("requirements"),
-    extras_require={"ray": lines("ray_requirements"), "dev": lines("dev_requirements") + lines("ray_requirements")},
+    extras_require={"ray": lines("ray_requirements"), "site": lines("site_requirements"), "dev": lines("dev_requirements") + lines("ray_requirements")},
     entry_points={"console_scripts": lines("console_scripts")},
 )

@@ -44,7 +44,7 @@ MADE = 'Made by this project; no rights reserved.'
 UCF = 'Clips of UCF101 (Soomro, Zamir and Shah 2012), taken from YouTube; for research.'
 HMDB = 'Clips of HMDB51 (Kuehne et al. 2011), licensed CC BY 4.0.'
 DATASETS = {
-    'motionshapes': Dataset('MotionShapes', ucf101, MADE, embedded=True),
+    'motionshapes': Dataset('MotionShapes', ucf101, MADE, embedded=True, official={1: (10, 600, 200)}),
     'motionshapes-smoke': Dataset('MotionShapes, a small part', ucf101, MADE, embedded=True),
     'jhmdb': Dataset('J-HMDB', hmdb51, 'Clips of HMDB51 (Kuehne et al. 2011; J-HMDB: Jhuang et al. 2013), licensed CC BY 4.0.', official={1: (21, 660, 268), 2: (21, 658, 270), 3: (21, 663, 265)}),
     'ucf101': Dataset('UCF101', ucf101, UCF, official={1: (101, 9537, 3783), 2: (101, 9586, 3734), 3: (101, 9624, 3696)}),

@@ -5,10 +5,15 @@ import re
 import shutil
 import statistics
 import subprocess
+import sys
 
 import pytest
+from prism_nb.reports import front_claims, front_table
 
-from conftest import BIN, ROOT, call
+from conftest import BIN, ROOT
+
+sys.path.insert(0, str(ROOT / "docs"))
+import pages  # noqa: E402
 
 NOTEBOOKS = sorted(ROOT.glob("nbs/[0-9]*.ipynb"))
 KEPT = ("settings.ini", "setup.py", "pyproject.toml", "README.md", "nbs", "prism_nb")
@@ -35,17 +40,29 @@ def test_cleaning_and_exporting_changes_nothing(copy, kind, pattern):
     assert {p.name for p in copy.glob(pattern)} == {p.name for p in ROOT.glob(pattern) if ".ipynb_checkpoints" not in p.parts}
 
 
-def test_readme_is_the_index(tmp_path):
-    done = call("jupyter", "nbconvert", "--to", "markdown", "--output-dir", tmp_path, "--output", "README", "nbs/index.ipynb")
-    assert done.returncode == 0, done.stderr
-    assert (tmp_path / "README.md").read_text() == (ROOT / "README.md").read_text(), "run: make readme"
-
-
-def test_readme_names_every_room_and_nothing_else():
+def test_readme_is_the_front_page_and_its_numbers_are_those_of_the_committed_reports(tmp_path, monkeypatch):
+    listed = subprocess.run(["git", "ls-files", "reports"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split("\n")[:-1]
+    subprocess.run(["git", "checkout-index", f"--prefix={tmp_path}/", "--", *listed], cwd=ROOT, check=True)   # a study of one's own may have written others
+    monkeypatch.setenv("PRISM_REPORTS", str(tmp_path / "reports"))
     text = (ROOT / "README.md").read_text()
-    assert re.findall(r"^\| `(\d\d_\w+)`", text, re.M) == [n.stem for n in NOTEBOOKS]
-    for name in {*re.findall(r"`(reports/[\w/.]+)`", text), *re.findall(r"`(nbs/[\w/.]+)`", text)}:
-        assert (ROOT / name).exists(), name
+    assert pages.readme() == text, "run: make readme"
+    assert front_table() in text and front_claims() in text, "run the cells of nbs/index.ipynb, then: make readme"
+    for target in re.findall(r'(?:\]\(|src="|srcset=")([^)"#]+)', text):
+        assert (ROOT / target).exists(), target
+
+
+def test_the_house_names_every_room_and_the_site_shows_it():
+    rooms = [n.stem for n in NOTEBOOKS]
+    assert re.findall(r"^\| `(\d\d_\w+)`", (ROOT / "docs" / "maintaining.md").read_text(), re.M) == rooms
+    assert sorted(name for names in pages.GROUPS.values() for name in names) == rooms
+    assert sorted(pages.HOWTO) == [n.stem for n in sorted(ROOT.glob("nbs/howto/*.ipynb"))]
+
+
+@pytest.mark.parametrize("notebook", [*NOTEBOOKS, *sorted(ROOT.glob("nbs/howto/*.ipynb"))], ids=lambda n: n.stem)
+def test_a_picture_is_told_to_those_who_cannot_see_it(notebook):
+    for cell in json.loads(notebook.read_text())["cells"]:
+        drawn = [kind for output in cell.get("outputs", []) for kind in output.get("data", {}) if kind.startswith("image/")]
+        assert not drawn or re.match(r"#\| alt: \S.{20,}", cell["source"][0]), "".join(cell["source"])[:200]
 
 
 def test_the_page_of_results_is_what_was_measured(monkeypatch):
@@ -75,7 +92,7 @@ def test_imports_run_one_way(notebook):
             assert order.index(room) < order.index(notebook.stem[3:]), f"{notebook.stem} imports {room}"
 
 
-@pytest.mark.parametrize("notebook", [*NOTEBOOKS, *sorted(ROOT.glob("nbs/tables/*.ipynb"))], ids=lambda n: n.stem)
+@pytest.mark.parametrize("notebook", [*NOTEBOOKS, *sorted(ROOT.glob("nbs/tables/*.ipynb")), *sorted(ROOT.glob("nbs/howto/*.ipynb"))], ids=lambda n: n.stem)
 def test_a_notebook_begins_with_a_title_and_a_subtitle(notebook):
     first = "".join(json.loads(notebook.read_text())["cells"][0]["source"])
     assert re.match(r"# .+\n\n> .+", first)
@@ -85,7 +102,7 @@ def test_nothing_says_where_it_was_made():
     listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split("\n")
     for name in filter(None, listed):
         path = ROOT / name
-        if path.suffix in {".png", ".gif"} or not path.exists() or path == ROOT / "tests" / "test_house.py":
+        if path.suffix in {".png", ".gif", ".webp"} or not path.exists() or path == ROOT / "tests" / "test_house.py":
             continue
         text = path.read_text(encoding="utf-8", errors="ignore")
         assert not re.search(r"/root/|/home/\w+/|/work/|/tmp/\w", text), f"{name} holds a path of a machine"
