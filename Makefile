@@ -11,7 +11,7 @@ study: .venv/installed
 test: export PRISM_DEVICE ?= cpu
 test: .venv/installed
 	$(BIN)/nbdev_test --n_workers 2 --timing
-	$(BIN)/python -m pytest -q -n 2 --dist loadfile tests --ignore tests/site
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile tests
 
 test-long: export PRISM_LONG = 1
 test-long: test

@@ -15,7 +15,7 @@ import prism_nb  # noqa: E402
 
 project, version, author = "PRISM, reproduced", prism_nb.__version__, "The PRISM-nb authors"
 release, copyright = version, author
-extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.viewcode", "sphinx.ext.mathjax", "sphinx-mathjax-offline"]
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.linkcode", "sphinx.ext.mathjax", "sphinx-mathjax-offline"]
 exclude_patterns = ["files"]
 html_extra_path = [str(ROOT / "build" / "pages" / "files")]   # what raw HTML shows lies where it lies in the repository
 highlight_language = "none"
@@ -49,10 +49,12 @@ html_theme_options = {
 
 def written(annotation):
     """A type as one writes it."""
-    if annotation in (inspect.Parameter.empty, inspect.Signature.empty, None):
+    if annotation is inspect.Parameter.empty:
         return ""
+    if hasattr(annotation, "__metadata__"):   # an option of a command
+        annotation = annotation.__origin__
     plain = isinstance(annotation, type) and not hasattr(annotation, "__args__")
-    return annotation.__name__ if plain else str(annotation).replace("torch.", "").replace("typing.", "").replace("collections.abc.", "")
+    return annotation.__name__ if plain else str(annotation).replace("torch._C.", "").replace("torch.", "").replace("typing.", "").replace("collections.abc.", "")
 
 
 def one_line(text):
@@ -80,20 +82,30 @@ def fields(app, what, name, thing, options, lines):
     lines[:] = [re.sub(r"\$(.+?)\$", lambda m: ":math:`" + m[1].replace("\\\\", "\\") + "`", one_line(line)) for line in lines] + [""]
     try:
         described = docments(thing, full=True, returns=True, args_kwargs=True)
+        signature = inspect.signature(thing)
         arrow = next((line for line in inspect.getsource(thing).splitlines() if re.match(r"\s*(def .*)?\)\s*->", line)), "")
     except (ValueError, TypeError, AttributeError, OSError):
-        described, arrow = {}, ""
-    for parameter, facts in described.items():
-        kind, said = written(facts.get("anno")), one_line(facts.get("docment"))
+        return
+    for parameter in [name for name in described if name in (*signature.parameters, "return") and name not in ("self", "cls")]:
         if parameter == "return":   # after a bare **settings, docments takes its comment for the result's
-            said = one_line(arrow.partition("#")[2])
+            annotation, said = signature.return_annotation, arrow.partition("#")[2]
+        else:
+            annotation, said = signature.parameters[parameter].annotation, described[parameter].get("docment")
+        said = said or next((option.help for option in getattr(annotation, "__metadata__", ())), "")
+        kind, said = written(annotation), one_line(said)
         told = ", ".join(filter(None, [f"``{kind}``" if kind else "", said]))
         if parameter == "return" and told and what != "class":
             lines.append(f":returns: {told}")
-        elif parameter not in ("self", "cls", "return") and told:
+        elif parameter != "return" and told:
             lines.append(f":param {parameter}: {told}")
     if what != "class":
         lines.extend(f":raises {error}: {one_line(message)}" for error, message in dict.fromkeys(refusals(thing)))
+
+
+def linkcode_resolve(domain, info):
+    """The source is the notebook."""
+    room = info["module"].split(".")[-1]
+    return next((f"../notebooks/{n.stem}.html" for n in ROOT.glob(f"nbs/[0-9][0-9]_{room}.ipynb")), None)
 
 
 def setup(app):

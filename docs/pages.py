@@ -14,7 +14,7 @@ from nbconvert import MarkdownExporter
 from typer.cli import get_docs_for_click
 
 from prism_nb.cli import commands
-from prism_nb.reports import TABLES, index_body
+from prism_nb.reports import TABLES, front_claims, front_table, index_body
 
 ROOT = Path(__file__).resolve().parent.parent
 OUT = ROOT / "build" / "pages"
@@ -183,7 +183,7 @@ def write_reports():
         parts = [f"# {title}\n", *(f"## {unlinked(head)}\n\n```{{raw}} html\n{text}\n```\n" for head, text in zip(sections[1::2], sections[2::2]))]
         put(f"reports/{folder}/index.md", "\n".join([*parts, listed([name for name in names if f"reports/{folder}/{name}.ipynb" != SILENT])]))
     summary = "\n".join(f"| [{title}]({folder}/index.md) | {lead_of(folder)} |" for folder, title in FOLDERS.items())
-    put("reports/index.md", f"# Reports\n\nThe tables and figures of the paper, as run: measured numbers beside the printed ones, and what became of each claim.\n\n| | |\n|---|---|\n{summary}\n\n" + listed([f"{folder}/index" for folder in FOLDERS]))
+    put("reports/index.md", f"# Reports\n\nThe tables and figures of the paper, as run: measured numbers beside the printed ones, and what became of each claim.\n\n| | |\n|---|---|\n{summary}\n\n## The main rows\n\n{front_table()}\n\n{front_claims()}\n\n" + listed([f"{folder}/index" for folder in FOLDERS]))
 
 
 def lead_of(folder: str) -> str:

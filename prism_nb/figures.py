@@ -186,7 +186,8 @@ def moments(
     run: Condensation,   # of one class, at its start
     at: set[int]         # iterations to look at
 ) -> list[CondensedSet]: # as it was at each of them, and at the end
-    "Run a condensation to its end, and look on the way."
+    "Run a condensation to its end, from its start whatever an earlier one has left, and look on the way."
+    run.forget()
     seen = [run.condensed() for iteration in run.go_on() if iteration in at]
     run.forget()
     return [*seen, run.condensed()]
@@ -251,6 +252,7 @@ def forest(
         if of.any(): ax.errorbar(claims.difference[of], y[of], xerr=[half[of] for half in halves], fmt=mark, color=colour, ms=5, lw=1.2, label=verdict)
     if claims.printed.notna().any(): ax.plot(claims.printed, y, '|', color='black', ms=8, label="the paper's difference")
     ax.axvline(0, color='black', lw=.6)
-    ax.set(yticks=y, xlabel='difference of top-1 [points], 95 % interval', ylim=(-.7, len(claims) - .3)); ax.set_yticks(y, claims.claim, fontsize=7); ax.set_xlim(-40, 40)
+    ax.set(yticks=y, xlabel='difference of top-1 [points], 95 % interval', ylim=(-.7, len(claims) - .3)); ax.set_yticks(y, claims.claim, fontsize=7)
+    ends = np.abs(claims[['difference', 'low', 'high', 'printed']].to_numpy(float)); ends = max([10., *ends[np.isfinite(ends)]]); ax.set_xlim(-1.05*ends, 1.05*ends)
     ax.legend(frameon=False, fontsize=7, ncols=5, loc='lower right', bbox_to_anchor=(1, 1))
     return fig

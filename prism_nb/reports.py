@@ -73,6 +73,7 @@ img {{ max-width: 100%; height: auto; background: white; }}
 .table {{ overflow-x: auto; margin: 1rem 0; }} figure {{ margin: 0; }}
 table {{ border-collapse: collapse; font-size: .9rem; }} th, td {{ padding: .35em .7em; border-bottom: 1px solid var(--line); text-align: right; vertical-align: top; white-space: nowrap; }}
 th:first-child, td:first-child {{ text-align: left; white-space: normal; min-width: 8rem; }} thead th {{ background: var(--soft); white-space: normal; }}
+table:not(.dataframe) td {{ white-space: normal; text-align: left; min-width: 6rem; }} table:not(.dataframe) td:first-child {{ min-width: 1rem; }}
 pre, code {{ white-space: pre-wrap; font-size: .88em; }}
 </style></head><body>
 {body}
@@ -139,7 +140,7 @@ def claims(
 ) -> str:               # HTML
     "What is claimed, by whom, what was found, and how sure that is."
     signed = lambda x: '–' if pd.isna(x) else f'{x:+.1f}'
-    return html_table(pd.DataFrame([{'claim': c['claim'], 'whose': c['whose'], 'this study': f"{MARKS[c['found']]} {c['found']}", 'difference [points]': signed(c['difference']),
+    return html_table(pd.DataFrame([{'claim': c['claim'], **({'of': c['of']} if 'of' in c else {}), 'whose': c['whose'], 'this study': f"{MARKS[c['found']]} {c['found']}", 'difference [points]': signed(c['difference']),
         '95 % interval': interval(c['low'], c['high']), 'seeds': c['seeds'], "the paper's difference": signed(c['printed'])} for c in found]))
 
 # %% ../nbs/20_reports.ipynb #0f73f6a5
@@ -311,10 +312,10 @@ CAUTION = ('As this profile measured them, on its own data: paired over condensa
            'A claim about a method whose loss was still falling is not judged. '
            'A verdict can hang on how long networks are trained on a condensed set: that length was chosen by what real clips need, and Beyond the tables judges the same sets at other lengths.')
 
-def all_claims(folder: Path) -> pd.DataFrame: # columns of CLAIM
+def all_claims(folder: Path) -> pd.DataFrame: # columns of CLAIM, and which table it is of
     "What became of the claims of all tables of a report folder."
-    found = [read(folder/f'{name}_claims.csv').reindex(columns=CLAIM) for name in made_in(folder)]
-    return pd.concat([f for f in found if len(f)] or [pd.DataFrame(columns=CLAIM)], ignore_index=True)
+    found = [read(folder/f'{name}_claims.csv').reindex(columns=CLAIM).assign(of=title) for name, title in made_in(folder).items()]
+    return pd.concat([f for f in found if len(f)] or [pd.DataFrame(columns=[*CLAIM, 'of'])], ignore_index=True)
 
 def claims_at_a_glance(found: pd.DataFrame) -> str: # HTML
     "How many claims came to what, each on one axis, and each in a line."
@@ -371,10 +372,12 @@ def front_table() -> str: # Markdown
 
 # %% ../nbs/20_reports.ipynb #31748b01
 def front_claims() -> str: # Markdown
-    "How many of the paper's claims came to what."
+    "How many of the paper's claims came to what, and the main methods at more videos per class."
     counts = {known(data).title: all_claims(reports_folder()/folder).query('whose == @PAPERS').found.value_counts() for folder, data in FRONT.items()}
     said = [f'{title}: ' + ', '.join(f'{found[verdict]} {verdict}' for verdict in MARKS if verdict in found) for title, found in counts.items()]
-    return "What became of the paper's claims, each paired over seeds, with its interval. " + '. '.join(said) + '.'
+    table = read(reports_folder()/'quick'/'table1.csv').astype(dict(vpc=str)).query('vpc not in ("1", "all") and method in @MAIN')
+    more = [f'{vpc} videos per class: ' + ', '.join(f'{r.title} {plus_minus(r.top1_mean, r.top1_sd)} (the paper {r.paper_mean:.1f})' for r in rows.itertuples()) for vpc, rows in table.groupby('vpc', sort=False)]
+    return "What became of the paper's claims, each paired over seeds, with its interval. " + '. '.join(said) + '.' + (' At more videos per class, on MotionShapes: ' + '; '.join(more) + '.' if more else '')
 
 # %% ../nbs/20_reports.ipynb #1390f0e0
 def fits(
