@@ -28,9 +28,9 @@ readme: .venv/installed
 	$(BIN)/python docs/pages.py readme
 
 site: .venv/site
-	rm -rf build/site
+	rm -rf build/site build/doctrees
 	$(BIN)/python docs/pages.py
-	$(BIN)/sphinx-build -b html -W -n --keep-going -q -c docs build/pages build/site
+	$(BIN)/sphinx-build -b html -W -n --keep-going -q -c docs -d build/doctrees build/pages build/site
 	@echo 'The site: build/site/index.html'
 
 # A picture of every page, at both widths, is left in build/screens.

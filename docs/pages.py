@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import sys
+from functools import cache
 from pathlib import Path
 
 import nbformat
@@ -25,7 +26,10 @@ GROUPS = {
     "Pictures, machines and the study": ["16_figures", "17_scale", "18_needs", "19_study", "20_reports", "21_cli"],
 }
 HOWTO = ["own_videos", "official_downloads", "training_loop", "new_parts", "cluster"]
-FOLDERS = {"quick": "MotionShapes, the embedded data set", "jhmdb": "J-HMDB, real people"}
+FOLDERS = {   # title, and what is in it
+    "quick": ("MotionShapes, the embedded data set", "Ten classes of moving shapes, written as real video files; Tables 1 to 5 and A, the figures, Lemma 1, the audit, and what lies beyond."),
+    "jhmdb": ("J-HMDB, real people", "928 clips of 21 actions over three official splits, as a section of a paper."),
+}
 SILENT = "reports/quick/silent.ipynb"   # has a place of its own in the list of pages
 HOUSE = {"docs/maintaining.md": "house/maintaining.md", "CONTRIBUTING.md": "house/contributing.md", "CHANGELOG.md": "house/changelog.md", "benchmarks/RESULTS.md": "house/benchmarks.md", "docs/reference.md": "api/index.md"}
 
@@ -104,7 +108,7 @@ def shown(cell, report: bool):
     return cell if not report or parameters or cell.outputs else None
 
 
-def notebook(source: str, page: str, report: bool = False, after_title: str = ""):
+def notebook(source: str, page: str, report: bool = False, after_title: str = "", at_end: str = ""):
     """A notebook as a page: without plumbing, its links those of the site."""
     nb = nbformat.read(ROOT / source, as_version=4)
     cells = []
@@ -120,12 +124,13 @@ def notebook(source: str, page: str, report: bool = False, after_title: str = ""
             for kind in {"text/html", "text/markdown"} & {*output.get("data", {})}:
                 output["data"][kind] = linked(COLOURS.sub("", output["data"][kind]), source, page)
         cells.append(cell)
-    if after_title:
-        cells.insert(1, nbformat.v4.new_markdown_cell(after_title))
+    cells[1:1] = [nbformat.v4.new_markdown_cell(after_title)] if after_title else []
+    cells += [nbformat.v4.new_markdown_cell(at_end)] if at_end else []
     nb.cells, nb.metadata = cells, {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}, "language_info": {"name": "python"}}
     put(page, nbformat.writes(nb))
 
 
+@cache
 def titles(source: str) -> tuple[str, str]:
     """A notebook's title and subtitle."""
     first = nbformat.read(ROOT / source, as_version=4).cells[0].source
@@ -137,10 +142,14 @@ def listed(pages: list[str], caption: str = "") -> str:
     return "\n".join(["```{toctree}", ":hidden:", *([f":caption: {caption}"] if caption else []), "", *(re.sub(r"\.(ipynb|md)$", "", page) for page in pages), "```", ""])
 
 
+def table(rows) -> str:
+    """Pairs as a table in Markdown: what, and what is said of it."""
+    return "\n".join(["| | |", "|---|---|", *(f"| {what} | {said} |" for what, said in rows), ""])
+
+
 def contents(sources: list[str], page: str) -> str:
     """A table of notebooks: what each is about."""
-    rows = [f"| [{title}]({os.path.relpath(PLACES[s], os.path.dirname(page))}) | {subtitle} |" for s in sources for title, subtitle in [titles(s)]]
-    return "\n".join(["| | |", "|---|---|", *rows, ""])
+    return table((f"[{titles(s)[0]}]({os.path.relpath(PLACES[s], os.path.dirname(page))})", titles(s)[1]) for s in sources)
 
 
 def write_notebooks():
@@ -163,8 +172,8 @@ def write_howto():
 
 def made_with(folder: str, name: str) -> str:
     """What a report is made with, and its numbers."""
-    table = next(key for key, (notebook, _) in TABLES.items() if notebook == name and key != "first")
-    command = f"prism-nb study --profile quick --tables {table}" + ("" if folder == "quick" else f" --dataset {folder}")
+    name_there = next(key for key, (notebook, _) in TABLES.items() if notebook == name and key != "first")
+    command = f"prism-nb study --profile quick --tables {name_there}" + ("" if folder == "quick" else f" --dataset {folder}")
     numbers = [p.name for p in sorted(ROOT.glob(f"reports/{folder}/{name}[._]*csv"))]
     for number in numbers:
         put(f"files/reports/{folder}/{number}", (ROOT / "reports" / folder / number).read_bytes())
@@ -173,7 +182,7 @@ def made_with(folder: str, name: str) -> str:
 
 def write_reports():
     """Every report as it was run, and what each claim came to."""
-    for folder, title in FOLDERS.items():
+    for folder, (title, _) in FOLDERS.items():
         names = [name for name in dict(TABLES.values()) if (ROOT / f"reports/{folder}/{name}.ipynb").exists()]
         for name in names:
             notebook(f"reports/{folder}/{name}.ipynb", f"reports/{folder}/{name}.ipynb", report=True, after_title=made_with(folder, name))
@@ -182,12 +191,8 @@ def write_reports():
         sections = re.split(r"<h2>(.*?)</h2>", body)
         parts = [f"# {title}\n", *(f"## {unlinked(head)}\n\n```{{raw}} html\n{text}\n```\n" for head, text in zip(sections[1::2], sections[2::2]))]
         put(f"reports/{folder}/index.md", "\n".join([*parts, listed([name for name in names if f"reports/{folder}/{name}.ipynb" != SILENT])]))
-    summary = "\n".join(f"| [{title}]({folder}/index.md) | {lead_of(folder)} |" for folder, title in FOLDERS.items())
-    put("reports/index.md", f"# Reports\n\nThe tables and figures of the paper, as run: measured numbers beside the printed ones, and what became of each claim.\n\n| | |\n|---|---|\n{summary}\n\n## The main rows\n\n{front_table()}\n\n{front_claims()}\n\n" + listed([f"{folder}/index" for folder in FOLDERS]))
-
-
-def lead_of(folder: str) -> str:
-    return {"quick": "Ten classes of moving shapes, written as real video files; Tables 1 to 5 and A, the figures, Lemma 1, the audit, and what lies beyond.", "jhmdb": "928 clips of 21 actions over three official splits, as a section of a paper."}[folder]
+    summary = table((f"[{title}]({folder}/index.md)", said) for folder, (title, said) in FOLDERS.items())
+    put("reports/index.md", f"# Reports\n\nThe tables and figures of the paper, as run: measured numbers beside the printed ones, and what became of each claim.\n\n{summary}\n## The main rows\n\n{front_table()}\n\n{front_claims()}\n\n" + listed([f"{folder}/index" for folder in FOLDERS]))
 
 
 def unlinked(head: str) -> str:
@@ -204,8 +209,8 @@ def write_reference():
     command = typer.main.get_command(commands)
     told = html.unescape(get_docs_for_click(obj=command, ctx=typer.Context(command), name="prism-nb"))
     put("api/commands.md", "# The command line\n" + told.split("\n", 1)[1].replace("```console", "```text"))
-    table = "\n".join(["| module | |", "|---|---|", *(f"| [{name[3:]}]({name[3:]}.md) | {titles(f'nbs/{name}.ipynb')[1]} |" for name in sorted(rooms))])
-    put("api/index.md", linked((ROOT / "docs" / "reference.md").read_text(), "docs/reference.md", "api/index.md") + f"\n{table}\n\n" + listed(["commands", *(name[3:] for name in sorted(rooms))]))
+    modules = table((f"[{name[3:]}]({name[3:]}.md)", titles(f"nbs/{name}.ipynb")[1]) for name in sorted(rooms))
+    put("api/index.md", linked((ROOT / "docs" / "reference.md").read_text(), "docs/reference.md", "api/index.md") + f"\n{modules}\n" + listed(["commands", *(name[3:] for name in sorted(rooms))]))
 
 
 def write_house():
@@ -217,11 +222,8 @@ def write_house():
 
 def write_front():
     """The front page, and the list of pages at its side."""
-    notebook("nbs/index.ipynb", "index.ipynb")
-    nb = nbformat.read(OUT / "index.ipynb", as_version=4)
     lists = [listed(["howto/index", "notebooks/index"]), listed(["reports/index", SILENT], "What came out"), listed(["api/index", *(page for page in HOUSE.values() if page.startswith("house/"))], "To look up")]
-    nb.cells.append(nbformat.v4.new_markdown_cell("\n".join(lists)))
-    put("index.ipynb", nbformat.writes(nb))
+    notebook("nbs/index.ipynb", "index.ipynb", at_end="\n".join(lists))
 
 
 def readme() -> str:

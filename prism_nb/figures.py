@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['KEY', 'STILL', 'RED', 'BLUE', 'COLOURS', 'MARKERS', 'STYLE', 'VERDICTS', 'frame_strip', 'draw_frame',
            'insertion_timeline', 'accuracy_against_storage', 'curves', 'draw_curve', 'optical_flow', 'flow_colours',
-           'flow_legend', 'flow_agreement', 'save_figure', 'play', 'moments', 'grow', 'light_up', 'write_animation',
+           'flow_legend', 'flow_agreement', 'save_figure', 'write_animation', 'play', 'moments', 'grow', 'light_up',
            'forest']
 
 # %% ../nbs/16_figures.ipynb #921d3ac9
@@ -14,7 +14,6 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import math, torch
-from matplotlib.animation import FuncAnimation, PillowWriter
 from matplotlib.figure import Figure
 from pathlib import Path
 from PIL import Image as Picture
@@ -159,6 +158,22 @@ def save_figure(
     with atomic(path) as t: fig.savefig(t, bbox_inches='tight')
     plt.close(fig)
 
+# %% ../nbs/16_figures.ipynb #515090dd
+def write_animation(
+    fig: Figure,     # is closed
+    draw,            # (i) changes the figure to what frame i shows
+    frames: int,     # how many
+    path: str|Path,  # .webp, or .gif
+    fps: int         # frames a second
+):
+    "Write a figure that changes as an animation of few bytes, atomically."
+    pictures = []
+    for i in range(frames):
+        draw(i); fig.canvas.draw()
+        pictures.append(Picture.fromarray(np.asarray(fig.canvas.buffer_rgba())[..., :3].copy()))
+    plt.close(fig)
+    with atomic(path) as whole: pictures[0].save(whole, save_all=True, append_images=pictures[1:], duration=1000//fps, loop=0, quality=35, method=6)
+
 # %% ../nbs/16_figures.ipynb #46cccc94
 def play(
     videos: Tensor,      # (N,T,3,H,W), normalised
@@ -177,9 +192,7 @@ def play(
     for ax, name in zip(axes.flat, names): ax.set(xticks=[], yticks=[]); ax.set_title(name, fontsize=7)
     def draw(t):
         for ax, image, video, key in zip(axes.flat, shown, pixels, key_frames): image.set_data(video[t]); ax.spines[:].set(visible=True, color=KEY if key[t] else 'white', linewidth=2.5)
-        return shown
-    with atomic(path) as whole: FuncAnimation(fig, draw, videos.shape[1]).save(whole, PillowWriter(fps))
-    plt.close(fig)
+    write_animation(fig, draw, videos.shape[1], path, fps)
 
 # %% ../nbs/16_figures.ipynb #896fe1dc
 def moments(
@@ -221,24 +234,8 @@ def light_up(ax, boxes, key_frames: Tensor, t: int):
     for i, (box, key) in enumerate(zip(boxes, key_frames.tolist())): box.set(color=KEY if key else STILL, ec='black' if i == t else 'none', lw=1.5)
     ax.spines[:].set_color(KEY if key_frames[t] else STILL)
 
-def write_animation(
-    fig: Figure,     # is closed
-    draw,            # (i) changes the figure to what frame i shows
-    frames: int,     # how many
-    path: str|Path,  # .webp
-    fps: int         # frames a second
-):
-    "Write a figure that changes as an animation of few bytes, atomically."
-    pictures = []
-    for i in range(frames):
-        draw(i); fig.canvas.draw()
-        pictures.append(Picture.fromarray(np.asarray(fig.canvas.buffer_rgba())[..., :3].copy()))
-    plt.close(fig)
-    with atomic(path) as whole: pictures[0].save(whole, save_all=True, append_images=pictures[1:], duration=1000//fps, loop=0, quality=35, method=6)
-
-
 # %% ../nbs/16_figures.ipynb #4db9c872
-VERDICTS = {'confirmed': ('#0072B2', 'o'), 'contradicted': ('#D55E00', 'X'), 'cannot tell': ('#999999', 's'), 'not finished': ('#CC79A7', 'v'), 'higher': ('#0072B2', 'o'), 'lower': ('#D55E00', 'X')}   # colour, mark
+VERDICTS = {'confirmed': (BLUE, 'o'), 'contradicted': (KEY, 'X'), 'cannot tell': ('#999999', 's'), 'not finished': ('#CC79A7', 'v'), 'higher': (BLUE, 'o'), 'lower': (KEY, 'X')}   # colour, mark
 
 def forest(
     claims: pd.DataFrame   # claim, difference, low, high, found, printed; a line a claim
@@ -252,7 +249,7 @@ def forest(
         if of.any(): ax.errorbar(claims.difference[of], y[of], xerr=[half[of] for half in halves], fmt=mark, color=colour, ms=5, lw=1.2, label=verdict)
     if claims.printed.notna().any(): ax.plot(claims.printed, y, '|', color='black', ms=8, label="the paper's difference")
     ax.axvline(0, color='black', lw=.6)
-    ax.set(yticks=y, xlabel='difference of top-1 [points], 95 % interval', ylim=(-.7, len(claims) - .3)); ax.set_yticks(y, claims.claim, fontsize=7)
+    ax.set(xlabel='difference of top-1 [points], 95 % interval', ylim=(-.7, len(claims) - .3)); ax.set_yticks(y, claims.claim, fontsize=7)
     ends = np.abs(claims[['difference', 'low', 'high', 'printed']].to_numpy(float)); ends = max([10., *ends[np.isfinite(ends)]]); ax.set_xlim(-1.05*ends, 1.05*ends)
     ax.legend(frameon=False, fontsize=7, ncols=5, loc='lower right', bbox_to_anchor=(1, 1))
     return fig
