@@ -17,16 +17,20 @@ import numpy as np
 import pandas as pd
 import torch
 from av.video.reformatter import VideoReformatter
-from prism_nb import layouts, motionshapes, study, verify
-from prism_nb.clips import Clips, from_array
-from prism_nb.condensation import BLOCK, Condensation, recipe
+from prism_nb.condensation import BLOCK, Condenser
 from prism_nb.condensed import condensed_from
-from prism_nb.datasets import decode_all, load
-from prism_nb.evaluation import Training, evaluate, loader, predict, train_epoch
-from prism_nb.networks import MiniC3D, build, initialise, precision
-from prism_nb.rules import data_folder, device, generator, give_back_memory, isolated, keep_memory
-from prism_nb.study import cpu_name, peak_mb, reset_peak
-from prism_nb.video import Geometry, Sampling, write_video
+from prism_nb.core.paths import data_dir
+from prism_nb.core.process import cpu_name, get_device, malloc_keep_freed, malloc_trim, peak_memory_mb, reset_peak_memory
+from prism_nb.core.rng import fork_rng_at, seeded_generator
+from prism_nb.data import annotations, motionshapes, verify
+from prism_nb.data.cache import decode_all
+from prism_nb.data.clips import Clips, from_array
+from prism_nb.data.datasets import load
+from prism_nb.data.video import ClipSampling, ResizeCrop, write_video
+from prism_nb.evaluation import TrainConfig, evaluate, predict, shuffled_batches, train_epoch
+from prism_nb.networks import MiniC3D, autocast_precision, build, reset_parameters
+from prism_nb.recipe import make_recipe
+from prism_nb.study import profiles, runner, runs, statistics
 from reference import Judge, Loop, embed, features_of
 from torch.func import functional_call, grad, stack_module_state, vmap
 from torch.nn.functional import conv3d as conv3d_of
@@ -35,7 +39,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
 HERE, ROUNDS = Path(__file__).parent, 5
-GPU = device().type == "cuda"
+GPU = get_device().type == "cuda"
 CLASSES = {"16x112": 50 if GPU else 2, "8x64": 50 if GPU else 8}   # of an iteration; the paper's miniUCF has 50
 SIZES = {"16x112": (16, 112), "8x64": (8, 64)}
 BATCH = 64   # real clips a class
@@ -58,7 +62,7 @@ LIBRARYS_OWN = {-1: 128 * 1024, -4: 65536}   # what glibc does with freed memory
 
 def own_memory():
     """Treat freed memory as glibc does by itself, as the plain loop runs."""
-    give_back_memory()
+    malloc_trim()
     if hasattr(libc := ctypes.CDLL(None), "gnu_get_libc_version"):
         for option, value in LIBRARYS_OWN.items():
             libc.mallopt(option, value)
@@ -69,7 +73,7 @@ def in_turns(calls, rounds=ROUNDS, desc=""):
     times = {name: [] for name in calls}
     for i in tqdm(range(rounds + 1), desc, leave=False):
         for name, call in calls.items():
-            own_memory() if "reference" in name else keep_memory()
+            own_memory() if "reference" in name else malloc_keep_freed()
             taken = seconds(call)
             if i:
                 times[name].append(taken)
@@ -79,7 +83,7 @@ def in_turns(calls, rounds=ROUNDS, desc=""):
 def row(name, dtype, times, reference=None, flop=0, peak=None, where=None):
     """Add a line to results.csv."""
     middle, quarters = statistics.median(times), np.percentile(times, [25, 75])
-    ROWS.append(dict(name=name, device=where or device().type, dtype=dtype, seconds_median=middle, seconds_iqr=quarters[1] - quarters[0],
+    ROWS.append(dict(name=name, device=where or get_device().type, dtype=dtype, seconds_median=middle, seconds_iqr=quarters[1] - quarters[0],
                      ratio_to_reference=statistics.median(reference) / middle if reference else None,
                      share_of_ceiling=flop / middle / CEILING[dtype] if flop else None, peak_mb=peak))
     print(f"{name:34s} {dtype:9s} {middle:9.4f} s", *[f"{k} {ROWS[-1][k]:.2f}" for k in ("ratio_to_reference", "share_of_ceiling") if ROWS[-1][k]], flush=True)
@@ -96,7 +100,7 @@ def ceilings():
     for dtype in dtypes():
         best = 0
         for m, k, n in shapes:
-            a, b = (torch.randn(s, device=device(), dtype=torch.bfloat16 if dtype == "bfloat16" else torch.float32) for s in ((m, k), (k, n)))
+            a, b = (torch.randn(s, device=get_device(), dtype=torch.bfloat16 if dtype == "bfloat16" else torch.float32) for s in ((m, k), (k, n)))
             torch.backends.cuda.matmul.allow_tf32 = dtype == "tf32"
             times = in_turns({"": lambda: a @ b}, 9)[""]
             if (rate := 2 * m * k * n / statistics.median(times)) > best:
@@ -104,7 +108,7 @@ def ceilings():
         CEILING[dtype] = best
         row(f"ceiling-matmul-{'x'.join(map(str, shape))}", dtype, kept, flop=2 * np.prod(shape, dtype=float))
     torch.backends.cuda.matmul.allow_tf32 = False
-    source = torch.ones(2**28 if GPU else 2**26, device=device())
+    source = torch.ones(2**28 if GPU else 2**26, device=get_device())
     target = torch.empty_like(source)
     times = in_turns({"": lambda: target.copy_(source)}, 9)[""]
     row("ceiling-copy-of-%d-MB" % (source.nbytes // 2**20), "float32", times)
@@ -112,20 +116,20 @@ def ceilings():
 
 def made_up(classes, clips, frames, size):
     """Clips of noise: an iteration costs the same whatever they show."""
-    array = torch.randint(0, 256, (2 * classes * clips, frames, size, size, 3), dtype=torch.uint8, generator=generator("made up")).numpy()
+    array = torch.randint(0, 256, (2 * classes * clips, frames, size, size, 3), dtype=torch.uint8, generator=seeded_generator("made up")).numpy()
     return from_array(array, np.repeat(np.arange(classes), 2 * clips).tolist(), [f"c{i:02d}" for i in range(classes)])   # every second is for testing
 
 
 def iteration(run):
     """One iteration, its real side computed and not read."""
-    initialise(run.network, run.draw("network"))
-    wanted = torch.stack([run.wanted(run.iteration, label) for label in run.labels])
-    run.kept = run.iteration // BLOCK, wanted[None].expand(BLOCK, *wanted.shape)
+    reset_parameters(run.network, run.rng("network"))
+    wanted = torch.stack([run.compute_target(run.iteration, label) for label in run.labels])
+    run._target_block = run.iteration // BLOCK, wanted[None].expand(BLOCK, *wanted.shape)
     run.step()
 
 
 def work(clips, method, within, vpc=1, width=1.0, batch=BATCH):
-    return Condensation(clips, recipe(method, vpc=vpc, iterations=10**6, batch_real=batch, width=width, warmup=0.0, lr=1e-3, precision=within), 0)
+    return Condenser(clips, make_recipe(method, vpc=vpc, iterations=10**6, batch_real=batch, width=width, warmup=0.0, lr=1e-3, precision=within), 0)
 
 
 def flop_of_clip(frames, size):
@@ -146,10 +150,10 @@ def iterations():
     """One iteration of DM and of PRISM, the plain loop's and ours."""
     for size, (frames, side) in SIZES.items():
         clips = made_up(CLASSES[size], BATCH, frames, side)
-        preloaded = [clips.train.videos(clips.train.of_class(c)) for c in range(CLASSES[size])]
+        preloaded = [clips.train.videos(clips.train.indices_of_class(c)) for c in range(CLASSES[size])]
         calls, runs = {}, {}
         for method in ("dm", "prism"):
-            plain = Loop(preloaded, 1, method == "prism", BATCH, 1.0, device())
+            plain = Loop(preloaded, 1, method == "prism", BATCH, 1.0, get_device())
             calls[method, "reference"] = plain.step
             for within in dtypes():
                 run = runs[method, within] = work(clips, method, within)
@@ -167,14 +171,14 @@ def iterations():
 def only_prism(clips, size):
     """What PRISM adds: interpolation with its way back, and insertion, from two key frames a video on."""
     run = work(clips, "prism", "float32")
-    start = {name: getattr(run.memory, name).detach().clone() for name in run.memory.STATE}
-    gradient = torch.randn(start["frames"].shape, device=device())
+    start = {name: getattr(run.parameters, name).detach().clone() for name in run.parameters.STATE}
+    gradient = torch.randn(start["frames"].shape, device=get_device())
     def added():
         for name, value in start.items():
-            getattr(run.memory, name).data.copy_(value)
-        run.memory.play(None).backward(gradient)
+            getattr(run.parameters, name).data.copy_(value)
+        run.parameters.sample(None).backward(gradient)
         for label in run.labels:
-            run.memory.grow(run.rows(label), gradient[run.rows(label)], generator(label))
+            run.parameters.insert_frames(run.rows(label), gradient[run.rows(label)], seeded_generator(label))
         run.optimizer.zero_grad()
     row(f"interpolation-and-insertion-{size}", "float32", in_turns({"": added})[""])
 
@@ -183,14 +187,14 @@ def real_forward():
     """The real clips of a class through the network, without a way back: most of an iteration."""
     frames, side = SIZES["16x112"]
     clips = made_up(1, BATCH, frames, side)
-    plain = Loop([clips.train.videos()], 1, False, BATCH, 1.0, device())
-    features, stacked = features_of(1.0).to(device()), plain.real(0)
+    plain = Loop([clips.train.videos()], 1, False, BATCH, 1.0, get_device())
+    features, stacked = features_of(1.0).to(get_device()), plain.real(0)
     with torch.no_grad():
         calls = {"reference": lambda: embed(features, stacked)}
         for within in dtypes():
-            network = build("minic3d", 2, frames, side).to(device()).requires_grad_(False)
+            network = build("minic3d", 2, frames, side).to(get_device()).requires_grad_(False)
             def call(network=network, within=within):
-                with precision(within):
+                with autocast_precision(within):
                     for part in clips.train.batch(range(BATCH)).split(16):
                         network.embed(part)
             calls[within] = call
@@ -210,8 +214,8 @@ def trials():
     frames, side = SIZES["16x112"]
     for within in dtypes():
         dtype = torch.bfloat16 if within == "bfloat16" else torch.float32
-        x = torch.randn(16, 3, frames, side, side, device=device(), dtype=dtype).to(memory_format=torch.channels_last_3d)
-        weight = torch.randn(64, 3, 3, 7, 7, device=device(), dtype=dtype).to(memory_format=torch.channels_last_3d)
+        x = torch.randn(16, 3, frames, side, side, device=get_device(), dtype=dtype).to(memory_format=torch.channels_last_3d)
+        weight = torch.randn(64, 3, 3, 7, 7, device=get_device(), dtype=dtype).to(memory_format=torch.channels_last_3d)
         folded = pad(weight, (0, 1, 0, 1)).unflatten(4, (4, 2)).unflatten(3, (4, 2)).permute(0, 1, 4, 6, 2, 3, 5).flatten(1, 3)
         def plain():
             return conv3d_of(x, weight, stride=(1, 2, 2), padding=(1, 3, 3))
@@ -222,8 +226,8 @@ def trials():
         times = in_turns(dict(plain=plain, deep=deep), desc="first layer")
         row("first-layer-16x112", within, times["plain"])
         row("first-layer-16x112-space-to-depth", within, times["deep"], times["plain"])
-    videos, labels = torch.randn(10, 8, 3, 48, 48, device=device()), torch.arange(10, device=device())
-    models = [build("minic3d", 10, 8, 48, 0.25, generator(i)).to(device()).eval() for i in range(4)]
+    videos, labels = torch.randn(10, 8, 3, 48, 48, device=get_device()), torch.arange(10, device=get_device())
+    models = [build("minic3d", 10, 8, 48, 0.25, seeded_generator(i)).to(get_device()).eval() for i in range(4)]
     weights, _ = stack_module_state(models)
     gradient = vmap(grad(lambda w: cross_entropy(functional_call(models[0], w, (videos,)), labels)))
     def one_by_one():
@@ -236,25 +240,25 @@ def trials():
 
 def shapes(geometry):
     """MotionShapes, made if it is missing, at 8 frames."""
-    motionshapes.make(data_folder() / "motionshapes", **motionshapes.SIZES["motionshapes"])
-    return load("motionshapes", sampling=Sampling(8, 4), geometry=geometry)
+    motionshapes.generate(data_dir() / "motionshapes", **motionshapes.PRESETS["motionshapes"])
+    return load("motionshapes", sampling=ClipSampling(8, 4), geometry=geometry)
 
 
 def evaluations():
     """A network trained for 500 epochs at full width on 8×64×64, and tested: an epoch and a test are timed, the sum is 500 and one."""
-    clips = shapes(Geometry((64, 64), 64))
+    clips = shapes(ResizeCrop((64, 64), 64))
     for vpc in (1, 10):
-        chosen = np.concatenate([clips.train.of_class(c)[:vpc] for c in range(10)])
+        chosen = np.concatenate([clips.train.indices_of_class(c)[:vpc] for c in range(10)])
         videos, labels = clips.train.videos(chosen), torch.from_numpy(clips.train.labels[chosen])
-        condensed = condensed_from(videos, torch.ones(len(videos), 8, dtype=torch.bool), labels, clips.classes)
-        judge = Judge(videos, labels, clips.test.videos(), torch.from_numpy(clips.test.labels), 256, 1.0, device())
+        condensed = condensed_from(videos, torch.ones(len(videos), 8, dtype=torch.bool), labels, clips.class_names)
+        judge = Judge(videos, labels, clips.test.videos(), torch.from_numpy(clips.test.labels), 256, 1.0, get_device())
         calls = {("reference", "epoch"): judge.epoch, ("reference", "test"): judge.test}
         for within in dtypes():
-            model = build("minic3d", 10, 8, 64).to(device()).train()
+            model = build("minic3d", 10, 8, 64).to(get_device()).train()
             optimizer = torch.optim.SGD(model.parameters(), 0.01, 0.9, weight_decay=5e-4)
-            batches = loader(condensed, 256)
-            calls[within, "epoch"] = lambda m=model, o=optimizer, b=batches, w=within: train_epoch(m.train(), o, b(generator(0)), w)
-            calls[within, "test"] = lambda m=model, w=within: predict(m, clips.test, within=w)
+            batches = shuffled_batches(condensed, 256)
+            calls[within, "epoch"] = lambda m=model, o=optimizer, b=batches, w=within: train_epoch(m.train(), o, b(seeded_generator(0)), w)
+            calls[within, "test"] = lambda m=model, w=within: predict(m, clips.test, precision=w)
         times = in_turns(calls, desc=f"evaluation vpc {vpc}")
         whole = {what: [500 * e + t for e, t in zip(times[what, "epoch"], times[what, "test"])] for what in ("reference", *dtypes())}
         row(f"evaluate-vpc{vpc}-reference", "float32", whole["reference"])
@@ -289,7 +293,7 @@ def film(path, seed, frames=180, height=240, width=320):
 
 def decoding():
     """Files of 320×240 into the cache, which writes to disk, and the plain loop, which does not."""
-    sampling, geometry, files = Sampling(16, 4), Geometry(), 32
+    sampling, geometry, files = ClipSampling(16, 4), ResizeCrop(), 32
     with tempfile.TemporaryDirectory() as folder:
         for suffix in ("avi", "mp4"):
             paths = [Path(folder) / f"{i}.{suffix}" for i in range(files)]
@@ -319,62 +323,62 @@ def scaling():
             run = work(made_up(at["classes"], 16, at["frames"], at["size"]), "prism", "float32", at["vpc"], 0.5, 16)
             before, taken, real = 0.0, [], []
             for i in range(ROUNDS + 1):
-                before = run.real_seconds
+                before = run.target_seconds
                 taken.append(seconds(lambda: iteration(run)))
-                real.append(run.real_seconds - before)
+                real.append(run.target_seconds - before)
             LINES.append(dict(along=along, value=value, seconds=statistics.median(taken[1:]), real_side=statistics.median(real[1:])))
             print(f"{along} {value}: {LINES[-1]['seconds']:.3f} s, real side {LINES[-1]['real_side']:.3f} s", flush=True)
 
 
 def numerics():
     """What fewer bits change: what the real clips want, the gradient of the pixels, and accuracy over many networks."""
-    clips = shapes(Geometry((48, 64), 48))
+    clips = shapes(ResizeCrop((48, 64), 48))
     off = lambda a, b: ((a - b).norm() / b.norm()).item()
     for within in dtypes()[1:]:
         means, gradients, both = [], [], []
         for seed in range(5):
-            runs = [Condensation(clips, recipe("dm", batch_real=BATCH, precision=p), seed) for p in ("float32", within)]
+            runs = [Condenser(clips, make_recipe("dm", batch_real=BATCH, precision=p), seed) for p in ("float32", within)]
             for run in runs:
-                initialise(run.network, run.draw("network"))
-                run.kept = 0, torch.stack([run.wanted(0, label) for label in run.labels])[None]
-            means.append(off(runs[1].kept[1], runs[0].kept[1]))
-            fewer, true = (run.gradient(run.memory.play(None))[1] for run in runs[::-1])
+                reset_parameters(run.network, run.rng("network"))
+                run._target_block = 0, torch.stack([run.compute_target(0, label) for label in run.labels])[None]
+            means.append(off(runs[1]._target_block[1], runs[0]._target_block[1]))
+            fewer, true = (run.video_gradient(run.parameters.sample(None))[1] for run in runs[::-1])
             gradients.append(off(fewer, true))
-            videos = runs[1].memory.play(None).detach().requires_grad_()
-            with precision(within):
+            videos = runs[1].parameters.sample(None).detach().requires_grad_()
+            with autocast_precision(within):
                 embedded = runs[1].network.embed(videos)
-            both.append(off(torch.autograd.grad((embedded.float() - runs[1].kept[1][0].flatten(0, 1)).square().sum(), videos)[0], true))
+            both.append(off(torch.autograd.grad((embedded.float() - runs[1]._target_block[1][0].flatten(0, 1)).square().sum(), videos)[0], true))
         for what, found in (("class means, relative error", means), ("gradient of the pixels, relative error", gradients), ("the same with the synthetic side in fewer bits too, which is not done", both)):
             NUMERICS.append(dict(what=what, dtype=within, mean=statistics.mean(found), sd=statistics.stdev(found), n=len(found)))
-    chosen = {seed: [int(clips.train.of_class(c)[seed]) for c in range(10)] for seed in range(8)}
+    chosen = {seed: [int(clips.train.indices_of_class(c)[seed]) for c in range(10)] for seed in range(8)}
     for within in ("reference", *dtypes()):
         scores = []
         for seed, rows in tqdm(chosen.items(), f"accuracy {within}", leave=False):
             videos, labels = clips.train.videos(rows), torch.arange(10)
             if within == "reference":
-                with isolated(seed):
-                    judge = Judge(videos, labels, clips.test.videos(), torch.from_numpy(clips.test.labels), 256, 0.25, device())
+                with fork_rng_at(seed):
+                    judge = Judge(videos, labels, clips.test.videos(), torch.from_numpy(clips.test.labels), 256, 0.25, get_device())
                     for i in range(100):
                         for group in judge.optimizer.param_groups:
                             group["lr"] = 0.01 if i < 50 else 0.001
                         judge.epoch()
                     scores.append(judge.test())
             else:
-                condensed = condensed_from(videos, torch.ones(10, 8, dtype=torch.bool), labels, clips.classes)
-                scores.append(evaluate(condensed, clips, seed=seed, training=Training(100, width=0.25, precision=within)).top1)
+                condensed = condensed_from(videos, torch.ones(10, 8, dtype=torch.bool), labels, clips.class_names)
+                scores.append(evaluate(condensed, clips, seed=seed, training=TrainConfig(100, width=0.25, precision=within)).top1)
         NUMERICS.append(dict(what="top-1 after 100 epochs on one real clip a class, MotionShapes, quarter width", dtype=within, mean=statistics.mean(scores), sd=statistics.stdev(scores), n=len(scores)))
         print(NUMERICS[-1], flush=True)
 
 
 def condensed_in_fewer_bits():
     """What PRISM's sets teach when the real side was in bfloat16: the quick profile's cells of Table 1, over its seeds, in processes of one thread."""
-    plan = study.plan("quick", "motionshapes")
-    wanted = {within: study.cells(plan, ["prism"], precision=within) for within in ("float32", "bfloat16")}
-    records = study.grouped(wanted)
+    plan = profiles.get_config("quick", "motionshapes")
+    wanted = {within: runs.make_runs(plan, ["prism"], precision=within) for within in ("float32", "bfloat16")}
+    records = runner.get_records_by_row(wanted)
     for within, found in records.items():
         scores = [score["top1"] for record in found for score in record["scores"]]
         NUMERICS.append(dict(what="top-1 of PRISM's sets, VPC 1, MotionShapes, quick profile (3 seeds x 2 networks)", dtype=within, mean=statistics.mean(scores), sd=statistics.stdev(scores), n=len(scores)))
-    apart = study.paired(records["bfloat16"], records["float32"])
+    apart = statistics.paired_interval(records["bfloat16"], records["float32"])
     NUMERICS.append(dict(what=f"the same, bfloat16 less float32, paired over seeds, 95 % interval {apart['low']:.1f} to {apart['high']:.1f}", dtype="", mean=apart["difference"], sd=None, n=apart["seeds"]))
 
 
@@ -388,13 +392,13 @@ def peak_reference():
     torch.set_num_threads(os.cpu_count())
     clips = [torch.randn(100, 16, 3, 112, 112) for _ in range(2)]   # of miniUCF's 93 a class
     loop = Loop(clips, 1, True, BATCH, 1.0)
-    return seconds(loop.step), peak_mb()
+    return seconds(loop.step), peak_memory_mb()
 
 
 def peak_miniucf():
     """miniUCF's size, made up, mapped from disk: one iteration of PRISM in bfloat16, all classes at full width, after every clip has been read."""
     torch.set_num_threads(os.cpu_count())
-    keep_memory()
+    malloc_keep_freed()
     train, classes = 4662, 50
     with tempfile.TemporaryDirectory() as folder:
         array = np.lib.format.open_memmap(f"{folder}/clips.npy", "w+", np.uint8, (train, 16, 112, 112, 3))
@@ -402,14 +406,14 @@ def peak_miniucf():
             array[i:i + 100] = np.random.default_rng(i).integers(0, 256, (min(100, train - i), 1, 112, 112, 3), dtype=np.uint8)
         array.flush()
         del array
-        reset_peak()
+        reset_peak_memory()
         labels = np.sort(np.arange(train) % classes)
         clips = Clips(np.load(f"{folder}/clips.npy", mmap_mode="r"), np.arange(train), np.ones(train, int), labels, np.full(train, "train"), np.arange(train).astype(str), [f"c{i:02d}" for i in range(classes)], None, "made up")
         run = work(clips, "prism", "bfloat16")
         for label in range(classes):
-            for some in np.array_split(clips.of_class(label), 2):
+            for some in np.array_split(clips.indices_of_class(label), 2):
                 clips.batch(some)
-        return seconds(lambda: iteration(run)), peak_mb()
+        return seconds(lambda: iteration(run)), peak_memory_mb()
 
 
 def memory():
@@ -421,13 +425,13 @@ def memory():
 
 def peak_cache():
     """A cache of 3,000 videos of 320×240 with three clips each, 5.4 GB."""
-    keep_memory()
+    malloc_keep_freed()
     with tempfile.TemporaryDirectory() as folder:
         for i in range(8):
             film(Path(folder) / f"{i}.avi", i)
         index = pd.DataFrame(dict(path=[f"{i % 8}.avi" for i in range(3000)], split="train"))
-        reset_peak()
-        return seconds(lambda: decode_all(index, Path(folder), Sampling(16, 4, clips=3), Geometry(), "pyav", os.cpu_count(), Path(folder))), peak_mb()
+        reset_peak_memory()
+        return seconds(lambda: decode_all(index, Path(folder), ClipSampling(16, 4, num_clips=3), ResizeCrop(), "pyav", os.cpu_count(), Path(folder))), peak_memory_mb()
 
 
 def big_data_sets():
@@ -437,7 +441,7 @@ def big_data_sets():
             (Path(folder) / f"class {c}").mkdir()
             for i in range(1000):
                 (Path(folder) / f"class {c}" / f"{i}.mp4").touch()
-        times = in_turns({"layout": lambda: layouts.folder(folder), "headers": lambda: verify.probed(layouts.folder(folder)[["path"]], Path(folder))}, 3, "index")
+        times = in_turns({"layout": lambda: annotations.from_folder(folder), "headers": lambda: verify.probe_index(annotations.from_folder(folder)[["path"]], Path(folder))}, 3, "index")
     row("index-100000-names", "uint8", times["layout"], where="cpu")
     row("index-100000-names-and-headers", "uint8", times["headers"], where="cpu")
     taken, peak = peak_of(peak_cache)

@@ -14,8 +14,9 @@ import typer
 from nbconvert import MarkdownExporter
 from typer.cli import get_docs_for_click
 
-from prism_nb.cli import commands
-from prism_nb.reports import TABLES, front_claims, front_table, index_body
+from prism_nb.cli import app
+from prism_nb.report.front import index_body, readme_claims, readme_table
+from prism_nb.report.papermill import TABLES
 
 ROOT = Path(__file__).resolve().parent.parent
 OUT = ROOT / "build" / "pages"
@@ -192,7 +193,7 @@ def write_reports():
         parts = [f"# {title}\n", *(f"## {unlinked(head)}\n\n```{{raw}} html\n{text}\n```\n" for head, text in zip(sections[1::2], sections[2::2]))]
         put(f"reports/{folder}/index.md", "\n".join([*parts, listed([name for name in names if f"reports/{folder}/{name}.ipynb" != SILENT])]))
     summary = table((f"[{title}]({folder}/index.md)", said) for folder, (title, said) in FOLDERS.items())
-    put("reports/index.md", f"# Reports\n\nThe tables and figures of the paper, as run: measured numbers beside the printed ones, and what became of each claim.\n\n{summary}\n## The main rows\n\n{front_table()}\n\n{front_claims()}\n\n" + listed([f"{folder}/index" for folder in FOLDERS]))
+    put("reports/index.md", f"# Reports\n\nThe tables and figures of the paper, as run: measured numbers beside the printed ones, and what became of each claim.\n\n{summary}\n## The main rows\n\n{readme_table()}\n\n{readme_claims()}\n\n" + listed([f"{folder}/index" for folder in FOLDERS]))
 
 
 def unlinked(head: str) -> str:
@@ -206,7 +207,7 @@ def write_reference():
     for name in sorted(rooms):
         module = name[3:]
         put(f"api/{module}.md", f"# {module}\n\n*Explained, with examples, in [{titles(f'nbs/{name}.ipynb')[0]}](../notebooks/{name}.ipynb).*\n\n```{{eval-rst}}\n.. automodule:: prism_nb.{module}\n   :members:\n```\n")
-    command = typer.main.get_command(commands)
+    command = typer.main.get_command(app)
     told = html.unescape(get_docs_for_click(obj=command, ctx=typer.Context(command), name="prism-nb"))
     put("api/commands.md", "# The command line\n" + told.split("\n", 1)[1].replace("```console", "```text"))
     modules = table((f"[{name[3:]}]({name[3:]}.md)", titles(f"nbs/{name}.ipynb")[1]) for name in sorted(rooms))

@@ -2,7 +2,7 @@
 import json
 
 import numpy as np
-from prism_nb.video import write_video
+from prism_nb.data.video import write_video
 
 
 def film(path, seed, frames=20):

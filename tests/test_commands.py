@@ -7,8 +7,10 @@ import sys
 
 import nbformat
 import pytest
-from prism_nb.cli import app
-from prism_nb.study import cells, plan, read_record
+from prism_nb.cli import main
+from prism_nb.study.profiles import get_config
+from prism_nb.study.records import read_record
+from prism_nb.study.runs import make_runs
 
 from conftest import ROOT, call
 
@@ -54,7 +56,7 @@ def test_a_second_run_makes_only_what_is_not_there_any_more(smoke):
     first = written()
     again(smoke.parent)
     assert written() == first
-    mine = cells(plan("smoke", "motionshapes"), ["prism"], metric="l2", epsilon=0.141)[0].path()
+    mine = make_runs(get_config("smoke", "motionshapes"), ["prism"], metric="l2", epsilon=0.141)[0].record_path()
     mine.write_bytes(mine.read_bytes()[:-20])   # a record of Table 5 alone
     again(smoke.parent)
     assert read_record(mine) and {name for name in first if written()[name] != first[name]} == {"table5.html"}
@@ -86,7 +88,7 @@ def refused(monkeypatch, capsys):
         for name, value in environment.items():
             monkeypatch.setenv(name, str(value))
         with pytest.raises(SystemExit) as ended:
-            app()
+            main()
         said = capsys.readouterr().err
         assert ended.value.code == 2 and len(said.strip().splitlines()) == 1 and said.startswith("prism-nb: "), said
         return said

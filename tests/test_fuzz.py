@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 import torch
 from prism_nb.condensed import CondensedSet, condensed_from
-from prism_nb.rules import PrismError, read_tensors, write_tensors
-from prism_nb.study import read_record, write_record
+from prism_nb.core.errors import PrismError
+from prism_nb.core.files import load_tensors, save_tensors
+from prism_nb.data.video import ClipSampling, ResizeCrop, decode_clips
+from prism_nb.study.records import read_record, write_record
 
 MANY = 300 if os.environ.get("PRISM_LONG") else 40
 SECONDS, MEGABYTES = 10, 2000   # a file may take, at most
@@ -36,7 +38,7 @@ def example():
 
 
 def same(one, other):
-    return one.facts == other.facts and one.classes == other.classes and all(torch.equal(t, other.tensors()[k]) for k, t in one.tensors().items())
+    return one.metadata == other.metadata and one.class_names == other.class_names and all(torch.equal(t, other.tensors()[k]) for k, t in one.tensors().items())
 
 
 @pytest.mark.parametrize("kinds", [(cut, flip, zeros, twice), (spoil_header, huge_length)], ids=["body", "header"])
@@ -57,11 +59,11 @@ def test_a_damaged_condensed_set_is_refused_or_read_equal(tmp_path, kinds):
 def test_a_damaged_checkpoint_is_refused_or_read_equal(tmp_path):
     path = tmp_path / "checkpoint.safetensors"
     state = dict(frames=torch.randn(2, 8, 3, 16, 16), is_key=torch.rand(2, 8) < .5, losses=torch.rand(9, dtype=torch.double))
-    write_tensors(path, state, iteration=9, recipe=dict(lr=2.5))
+    save_tensors(path, state, iteration=9, recipe=dict(lr=2.5))
     for data in mutants(path.read_bytes(), (cut, flip, zeros, twice, spoil_header, huge_length), 1):
         path.write_bytes(data)
         try:
-            tensors, said = read_tensors(path)
+            tensors, said = load_tensors(path)
             assert said == dict(iteration=9, recipe=dict(lr=2.5)) and all(torch.equal(tensors[k], v) for k, v in state.items())
         except PrismError as e:
             assert str(path) in str(e)
@@ -79,8 +81,6 @@ def test_a_damaged_record_is_as_good_as_none(tmp_path):
 READ_ALL = """
 import resource, sys, time
 from pathlib import Path
-from prism_nb.rules import PrismError
-from prism_nb.video import Geometry, Sampling, read_clips
 for path in map(Path, sys.argv[1:]):
     started = time.monotonic()
     try: said = 'read ' + str(read_clips(path, Sampling(8, 4), Geometry((48, 64), 48)).shape)

@@ -8,7 +8,7 @@ import subprocess
 import sys
 
 import pytest
-from prism_nb.reports import front_claims, front_table
+from prism_nb.report.front import readme_claims, readme_table
 
 from conftest import BIN, ROOT
 
@@ -46,7 +46,7 @@ def test_readme_is_the_front_page_and_its_numbers_are_those_of_the_committed_rep
     monkeypatch.setenv("PRISM_REPORTS", str(tmp_path / "reports"))
     text = (ROOT / "README.md").read_text()
     assert pages.readme() == text, "run: make readme"
-    assert front_table() in text and front_claims() in text, "git add reports, run the cells of nbs/index.ipynb, then: make readme"
+    assert readme_table() in text and readme_claims() in text, "git add reports, run the cells of nbs/index.ipynb, then: make readme"
     for target in re.findall(r'(?:\]\(|src="|srcset=")([^)"#]+)', text):
         assert (ROOT / target).exists(), target
 

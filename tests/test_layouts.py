@@ -5,9 +5,10 @@ import sys
 
 import pandas as pd
 import pytest
-from prism_nb import datasets, needs, study
-from prism_nb.cli import app
-from prism_nb.rules import PrismError
+from prism_nb.cli import main
+from prism_nb.core.errors import PrismError
+from prism_nb.data import datasets
+from prism_nb.study import profiles, runner, runs
 
 import official
 
@@ -22,7 +23,7 @@ def prism_nb(monkeypatch, capfd, tmp_path):
     def run(*command):
         monkeypatch.setattr(sys, "argv", ["prism-nb", *map(str, command)])
         with pytest.raises(SystemExit) as ended:
-            app()
+            main()
         return ended.value.code or 0, *capfd.readouterr()
     return run
 
@@ -41,7 +42,7 @@ def test_a_layout_goes_all_the_way(name, prism_nb, tmp_path):
 
     code, said, _ = prism_nb("data", "verify", name)
     lines = [line for line in said.splitlines() if " off " in f" {line} "]
-    official_numbers = {"hmdb51": 4, "kinetics400": 1}.get(name, 3) * len(datasets.DATASETS[name].official)   # of classes, clips, clips of a class: not met by a small copy
+    official_numbers = {"hmdb51": 4, "kinetics400": 1}.get(name, 3) * len(datasets.DATASETS[name].official_counts)   # of classes, clips, clips of a class: not met by a small copy
     assert code == 1 and len(lines) == official_numbers + 3 * (name == "kinetics400"), said   # files that cannot be read, for two reasons
     assert not any("on both sides" in line for line in lines)
 
@@ -102,7 +103,7 @@ def test_half_a_download_is_told_and_used_as_far_as_it_goes(prism_nb, tmp_path):
 def test_miniucf_is_where_ucf101_is(prism_nb, tmp_path):
     official.ucf101(tmp_path / "ucf")
     with pytest.raises(PrismError, match="prism-nb data index ucf101"):
-        datasets.root_of("miniucf")
+        datasets.resolve_root("miniucf")
     prism_nb("data", "index", "ucf101", "--root", tmp_path / "ucf")
     assert "miniucf, split 1: 6 training and 4 test videos" in prism_nb("data", "cache", "miniucf", "--profile", "smoke")[1]
     assert "ucf101, split 1: 9 training and 6 test videos" in prism_nb("data", "cache", "ucf101", "--profile", "smoke")[1]
@@ -113,7 +114,7 @@ def test_what_cannot_fit_is_not_begun_and_nothing_is_decoded_for_it(prism_nb, tm
     prism_nb("data", "index", "hmdb51", "--root", tmp_path / "hmdb")
     monkeypatch.setattr(needs, "room", lambda: (1e6, 1e15))
     with pytest.raises(PrismError, match="18 cells of hmdb51, 1 at a time: .* GB of memory are needed, but only 0.0 GB are free"):
-        study.results([cell for vpc in (1, 5, 10) for method in ("dm", "prism") for cell in study.cells(study.plan("paper", "hmdb51"), [method], vpc)], workers=1)
+        runner.get_records([cell for vpc in (1, 5, 10) for method in ("dm", "prism") for cell in runs.make_runs(profiles.get_config("paper", "hmdb51"), [method], vpc)], workers=1)
     code, _, err = prism_nb("condense", "--dataset", "hmdb51", "--profile", "paper", "--out", tmp_path / "x.safetensors")
     assert code == 2 and "prism on hmdb51: " in err and "are needed" in err
     monkeypatch.setattr(needs, "room", lambda: (1e15, 1.0))

@@ -10,8 +10,7 @@ import time
 
 import psutil
 import pytest
-from prism_nb import scale
-from prism_nb.cli import app
+from prism_nb.cli import main
 
 from conftest import BIN, call
 from test_stop import CONDENSE, KILLS, scores, start
@@ -108,7 +107,7 @@ def refused(command, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["prism-nb", *map(str, command)])
     before = signal.getsignal(signal.SIGTERM)
     with pytest.raises(SystemExit) as ended:
-        app()
+        main()
     signal.signal(signal.SIGTERM, before)
     said = capsys.readouterr().err
     assert ended.value.code == 2 and len(said.strip().splitlines()) == 1, said

@@ -2,8 +2,7 @@
 import csv
 from collections import Counter
 
-from prism_nb import datasets
-from prism_nb.video import Geometry, Sampling, read_clips
+from prism_nb.data.video import ClipSampling, ResizeCrop, decode_clips
 
 
 def test_jhmdb_is_read_as_its_manifest_says(real):
@@ -21,4 +20,4 @@ def test_no_source_video_is_on_both_sides(real):
 
 def test_a_real_clip_becomes_an_array(real):
     path = next((real / "jhmdb" / "videos").glob("*/*.avi"))
-    assert read_clips(path, Sampling(8, 4), Geometry((64, 64), 64)).shape == (1, 8, 64, 64, 3)
+    assert decode_clips(path, ClipSampling(8, 4), ResizeCrop((64, 64), 64)).shape == (1, 8, 64, 64, 3)

@@ -8,7 +8,7 @@ import subprocess
 import time
 
 import pytest
-from prism_nb.study import read_record
+from prism_nb.study.records import read_record
 
 from conftest import BIN, ROOT, call
 
