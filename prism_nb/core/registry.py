@@ -55,7 +55,7 @@ class Registry(Mapping):
         self._parts: dict[str, Any] = {}
         self._modules: dict[str, str] = {}
 
-    def __getitem__(self, name: str):
+    def __getitem__(self, name: str) -> Any:
         load_parts()
         if name in self._parts: return self._parts[name]
         raise PrismError(f"{self.kind} is {name!r}, but must be one of: {', '.join(self)}")
@@ -87,7 +87,7 @@ class Registry(Mapping):
     def register(self,
         name: str,          # of the part
         part: Any = None    # an object; without it, the decorated class or function
-    ):
+    ) -> Any:
         "Register a part: `@REGISTRY.register(name)` on a class or function, or `REGISTRY.register(name, part)`."
         if part is not None: return self.add(name, part, sys._getframe(1).f_globals['__name__'])
         def decorate(part):
