@@ -1,24 +1,35 @@
-# make study (TABLES=first: Table 1 alone) · make test (make test-long: more kills) · make lab · make bench · make readme · make site · make test-site · make clean
+# make study (TABLES=first: Table 1 alone) · make test · make test-long (also what takes minutes) · make check · make lab · make bench · make readme · make site · make test-site · make clean
 PYTHON ?= python3
 PROFILE ?= quick
 TABLES ?=
 BIN := .venv/bin
 export OMP_NUM_THREADS ?= 1
+export PYRIGHT_PYTHON_IGNORE_WARNINGS = 1
 
 study: .venv/installed
 	$(BIN)/prism-nb study --profile $(PROFILE) --tables "$(TABLES)"
 
+# Style and types, in seconds.
+check: .venv/installed
+	$(BIN)/ruff check
+	$(BIN)/pyright
+
 test: export PRISM_DEVICE ?= cpu
-test: .venv/installed
+test: check
 	$(BIN)/nbdev_test --n_workers 2 --timing
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile tests
 
-test-long: export PRISM_LONG = 1
-test-long: test
+test-long: export PRISM_DEVICE ?= cpu
+test-long: check
+	$(BIN)/nbdev_test --n_workers 2 --timing --flags cluster
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile --slow tests
 
-lab: .venv/installed
-	$(BIN)/nbdev_install_hooks
+lab: .venv/installed hooks
 	$(BIN)/jupyter lab nbs
+
+hooks: .venv/installed
+	$(BIN)/nbdev_install_hooks
+	$(BIN)/pre-commit install
 
 bench: .venv/installed
 	$(BIN)/python benchmarks/bench.py
@@ -52,4 +63,4 @@ test-site: site
 clean:
 	rm -rf .venv build *.egg-info data/motionshapes* data/cache data/checkpoints data/locks data/results reports/smoke
 
-.PHONY: study test test-long lab bench readme site test-site clean
+.PHONY: study check test test-long lab hooks bench readme site test-site clean

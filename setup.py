@@ -2,7 +2,7 @@
 from configparser import ConfigParser
 from pathlib import Path
 
-from setuptools import setup
+from setuptools import find_packages, setup
 
 config = ConfigParser(delimiters=["="], interpolation=None)
 config.read(Path(__file__).parent / "settings.ini", encoding="utf-8")
@@ -22,8 +22,13 @@ setup(
     author=facts["author"],
     license="Apache-2.0",
     python_requires=">=" + facts["min_python"],
-    packages=[facts["lib_name"]],
+    packages=find_packages(include=[facts["lib_name"], facts["lib_name"] + ".*"]),
+    package_data={facts["lib_name"]: ["py.typed", "facts/*.txt", "facts/paper/*.csv"]},
     install_requires=lines("requirements"),
-    extras_require={"ray": lines("ray_requirements"), "site": lines("site_requirements"), "dev": lines("dev_requirements") + lines("ray_requirements")},
+    extras_require={
+        "ray": lines("ray_requirements"),
+        "site": lines("site_requirements"),
+        "dev": lines("dev_requirements") + lines("ray_requirements"),
+    },
     entry_points={"console_scripts": lines("console_scripts")},
 )

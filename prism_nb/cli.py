@@ -170,9 +170,9 @@ def condense_command(
 # %% ../nbs/13_cli.ipynb #502dfb4a
 def check_resources(cell: runs.Run):
     "What a condensation takes, if that is more than a minute; one that cannot be done here is refused before anything is decoded."
-    of_class = runner.load_index(cell).query('split == "train"').label.value_counts()
+    of_class = runs.load_index(cell.config, cell.root, cell.seed).query('split == "train"').label.value_counts()
     if cell.recipe.vpc > of_class.min(): raise PrismError(f'vpc is {cell.recipe.vpc}, but class {of_class.idxmin()} has only {of_class.min()} training clips')
-    found = estimate.estimate([replace(cell, config=replace(cell.config, num_eval=0))], runner.dataset_stats(cell), 1)
+    found = estimate.estimate([replace(cell, config=replace(cell.config, num_eval=0))], estimate.dataset_stats(cell), 1)
     said = estimate.check_fit(found, f'{cell.method} on {cell.config.dataset}')
     if found.hours > 1/60: print(said, file=sys.stderr)
 
@@ -227,7 +227,7 @@ def study_command(
     for name in names[1:]: papermill.resolve_data_root(profile, name, root)   # that of the first is looked at when it begins
     try:
         with open_cluster(engine, address=address, gpus_per_cell=gpus) as on:
-            if on: cluster.check_shared_storage(on, root); os.environ.update(PRISM_RAY=on.address, PRISM_GPUS=str(on.gpus))   # for the notebooks' kernels
+            if on: cluster.check_shared_storage(on, root); executor = dict(ray_address=on.address, gpus=on.gpus)
             made = [print_page_status(page) for name in names for page in front.run_study(profile, name, asked, root, workers)]
     except KeyboardInterrupt:
         logging.getLogger('asyncio').setLevel(logging.CRITICAL)   # or the kernel's last task is printed at length

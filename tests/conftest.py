@@ -1,25 +1,119 @@
-"""Where the tests find the repository, its commands and, where they are, the real clips."""
+"""What several tests need: the repository, its commands, a decoded data set and, where they are, the real clips."""
 import os
+import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
+from prism_nb.cli import main
+
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
-REAL = Path(os.environ.get("PRISM_REAL", ROOT.parent / "shared" / "real"))
+
+
+def pytest_addoption(parser):
+    parser.addoption("--slow", action="store_true", help="also run tests that take minutes, and try more random cases")
+    parser.addoption("--real-videos", type=Path, default=ROOT.parent / "shared" / "real", help="folder of the real clips")
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "slow: takes minutes, or starts a cluster; run with --slow")
+
+
+def pytest_collection_modifyitems(config, items):
+    if config.getoption("--slow"):
+        return
+    skip = pytest.mark.skip(reason="slow: make test-long")
+    for item in items:
+        if "slow" in item.keywords:
+            item.add_marker(skip)
 
 
 def call(*command, **environment):
-    """Run a command from the repository's root; returns the finished process."""
-    program, *rest = map(str, command)
-    return subprocess.run([BIN / program, *rest], cwd=ROOT, capture_output=True, text=True, timeout=300,
-                          env={**os.environ, **{k: str(v) for k, v in environment.items()}})
+    """Run a command from the repository's root; return the finished process."""
+    program, *arguments = map(str, command)
+    settings = {name: str(value) for name, value in environment.items()}
+    return subprocess.run([BIN / program, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=300,
+                          env={**os.environ, **settings})
+
+
+def start(command, data, reports=None, **options):
+    """Start `prism-nb` on a data folder; `options` are those of `subprocess.Popen`."""
+    settings = {"PRISM_DATA": str(data), "PRISM_REPORTS": str(reports or data / "reports"), "PRISM_PROGRESS": "text"}
+    return subprocess.Popen([BIN / "prism-nb", *map(str, command)], cwd=ROOT, env={**os.environ, **settings},
+                            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
+
+
+def wait_until(condition, seconds):
+    """Wait until `condition()` holds, or for a number of seconds."""
+    end = time.monotonic() + seconds
+    while not condition() and time.monotonic() < end:
+        time.sleep(.05)
 
 
 @pytest.fixture(scope="session")
-def real():
-    if not (REAL / "jhmdb").is_dir():
-        pytest.skip("the real clips are not here; PRISM_REAL says where they are")
-    return REAL
+def slow(request):
+    """Whether slow tests run."""
+    return request.config.getoption("--slow")
+
+
+@pytest.fixture(scope="session")
+def real(request):
+    """The folder of the real clips."""
+    folder = request.config.getoption("--real-videos")
+    if not (folder / "jhmdb").is_dir():
+        pytest.skip("no real clips here; --real-videos names their folder")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def decoded_data(tmp_path_factory):
+    """A data folder with the small data set, written and decoded once."""
+    data = tmp_path_factory.mktemp("decoded")
+    command = ("condense", "--profile", "smoke", "--method", "random", "--out", data / "random.safetensors")
+    finished = call("prism-nb", *command, PRISM_DATA=data)
+    assert finished.returncode == 0, finished.stderr
+    return data
+
+
+@pytest.fixture
+def data_dir(tmp_path, decoded_data):
+    """A data folder of the test's own, with the small data set decoded."""
+    folder = tmp_path / "data"
+    shutil.copytree(decoded_data / "motionshapes-smoke", folder / "motionshapes-smoke")
+    shutil.copytree(decoded_data / "cache", folder / "cache")
+    return folder
+
+
+@pytest.fixture
+def expect_error(monkeypatch, capsys):
+    """Run a command that must end with one line on stderr and exit code 2; return the line."""
+    def run(*command, **environment):
+        monkeypatch.setattr(sys, "argv", ["prism-nb", *map(str, command)])
+        for name, value in environment.items():
+            monkeypatch.setenv(name, str(value))
+        with pytest.raises(SystemExit) as ended:
+            main()
+        message = capsys.readouterr().err
+        assert ended.value.code == 2
+        assert len(message.strip().splitlines()) == 1, message
+        assert message.startswith("prism-nb: ")
+        return message
+    return run
+
+
+@pytest.fixture
+def run_cli(monkeypatch, capfd, tmp_path):
+    """Run a command on a data folder of the test's own; return its exit code, its output and what it wrote to stderr."""
+    monkeypatch.setenv("PRISM_DATA", str(tmp_path / "data"))
+    monkeypatch.setenv("PRISM_REPORTS", str(tmp_path / "reports"))
+
+    def run(*command):
+        monkeypatch.setattr(sys, "argv", ["prism-nb", *map(str, command)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        return ended.value.code or 0, *capfd.readouterr()
+    return run

@@ -9,7 +9,7 @@ __all__ = ['CLAIMS_NOTE', 'README_REPORTS', 'read_csv_or_empty', 'subtitle', 'av
 
 # %% ../../nbs/report/front.ipynb #i060516e
 import html, math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -113,29 +113,36 @@ def readme_claims() -> str: # Markdown
 
 # %% ../../nbs/report/front.ipynb #ecfb9b64
 class PageResult(NamedTuple):
-    "What became of a page."
+    "Outcome of building a page."
     page: Path
-    failed: int = 0   # how many of its cells
-    error: str = ''   # why it could not be made
+    failed: int = 0   # number of runs that failed
+    error: str = ''   # why there is no page
 
 def run_study(
     profile: str = 'quick',         # a profile
     dataset: str = 'motionshapes',  # a data set of it
-    tables: tuple = (),             # names in `TABLES`; none: `default_tables`
-    root: str = '',                 # of the data; '' is its own place under data/
-    workers: int = 0                # processes; 0: as many as cores
-) -> Iterator[PageResult]:     # each page when it is there, the front page last
-    "Run table notebooks, one after the other, and write the front page; a page that cannot be made does not stop the others."
+    tables: Sequence[str] = (),     # names in `TABLES`; none: `default_tables`
+    root: str = '',                 # folder of the data set; '': the generated or registered one
+    **executor                      # workers, ray_address, gpus: parameters of the table notebooks
+) -> Iterator[PageResult]:          # each page when it is there, the front page last
+    "Run table notebooks, one after the other, and write the front page; a page that fails does not stop the others."
     root = resolve_data_root(profile, dataset, root)
-    for table in tables: check_choice('tables', table, [name for name in TABLES if supports(name, dataset)])
-    folder, asked = report_dir(profile, dataset), TABLE_PARAMETERS.get((profile, dataset), TABLE_PARAMETERS.get((profile, DEFAULT), {}))
-    pages = [Page(table, folder, dict(profile=profile, dataset=dataset, root=root, workers=workers, out=str(folder), **asked.get(table, {}))) for table in tables or default_tables(profile, dataset)]
-    done = {page.name for page in pages if page.table != 'first' and page.source.exists() and page.up_to_date()}
+    supported = [name for name in TABLES if supports(name, dataset)]
+    for table in tables: check_choice('tables', table, supported)
+    folder = report_dir(profile, dataset)
+    own = TABLE_PARAMETERS.get((profile, dataset), TABLE_PARAMETERS.get((profile, DEFAULT), {}))
+    common = dict(profile=profile, dataset=dataset, root=root, out=str(folder), **executor)
+    pages = [Page(table, folder, common | own.get(table, {})) for table in tables or default_tables(profile, dataset)]
+    done = {page.name for page in pages if page.table != 'first' and page.source.exists() and page.is_up_to_date()}
     for page in pages:
         if page.table == 'first' and page.name in done: continue   # all of Table 1 is there already
-        try: run_table(page)
-        except WriteError: raise
-        except PrismError as e: yield PageResult(page.html, 0, str(e)); continue
+        try:
+            run_table(page)
+        except WriteError:
+            raise
+        except PrismError as e:
+            yield PageResult(page.html, 0, str(e))
+            continue
         write_index(folder)
         yield PageResult(page.html, count_failed_runs(folder, page.table))
     yield PageResult(write_index(folder))

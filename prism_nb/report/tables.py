@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['CLAIM_COLUMNS', 'VERDICT_MARKS', 'write_csv', 'format_mean_sd', 'results_table', 'write_claims', 'format_interval',
-           'claims_table', 'write_records', 'provenance_table']
+           'claims_table', 'write_records', 'record_lines', 'provenance_table']
 
 # %% ../../nbs/report/tables.ipynb #i0156390
 import math
@@ -65,19 +65,33 @@ def claims_table(
 
 # %% ../../nbs/report/tables.ipynb #0f73f6a5
 def write_records(
-    groups: dict[str, list[dict]], # records by row
-    path: Path                     # a CSV file
-):
-    "One line for every evaluated network, and one for every cell that failed."
-    write_csv(pd.DataFrame([dict(row=name, method=r['method'], vpc=r['cell']['recipe']['vpc'], seed=r['seed'], network=r['cell']['network'], initialisation=r['seed']*r['cell']['config']['num_eval'] + i, top1=s.get('top1'), top5=s.get('top5'),
-        storage_bytes=r.get('storage'), key_frames=sum(r['key_frames'])/len(r['key_frames']) if 'key_frames' in r else None, final_loss=(r.get('losses') or [None])[-1],
-        data=r.get('data'), code=r['code'], torch=r['torch'], hardware=r['hardware'], finished=r['finished'], error=r.get('error', ''))
-        for name, records in groups.items() for r in records for i, s in enumerate(r['scores'] or [{}])]), path)
+    rows: dict[str, list[dict]],   # records by row
+    path: Path                     # of a CSV file
+) -> None:
+    "Write one line per evaluated network, and one per run that failed."
+    write_csv(pd.DataFrame([line for row, records in rows.items() for r in records for line in record_lines(row, r)]), path)
 
+def record_lines(row: str, r: dict) -> list[dict]:
+    "The lines of one record."
+    run, first = r['run'], r['seed']*r['run']['config']['num_eval']
+    key_frames = sum(r['key_frames'])/len(r['key_frames']) if 'key_frames' in r else None
+    about = dict(row=row, method=r['method'], vpc=run['recipe']['vpc'], seed=r['seed'], network=run['network'])
+    provenance = dict(storage_bytes=r.get('storage'), key_frames=key_frames, final_loss=(r.get('losses') or [None])[-1],
+                      data=r.get('data'), code=r['code'], torch=r['torch'], hardware=r['hardware'], finished=r['finished'],
+                      error=r.get('error', ''), record=r['record'])
+    def line(i, score): return about | dict(initialisation=first + i, top1=score.get('top1'), top5=score.get('top5')) | provenance
+    return [line(i, score) for i, score in enumerate(r['scores'] or [{}])]
+
+# %% ../../nbs/report/tables.ipynb #rtb00001
 def provenance_table(
-    groups: dict[str, list[dict]]  # records by row
-) -> str:                          # HTML
-    "What made each number: recipe, data, code, machine, and what it took."
-    return html_table(pd.DataFrame([{'row': name, 'seed': r['seed'], **{k: r['cell']['recipe'][k] for k in ('lr', 'iterations', 'batch_real', 'momentum', 'gradient_path', 'epsilon')},
-        'data': r['data'], 'code': r['code'], 'torch': r['torch'], 'hardware': r['hardware'], 'condense [s]': round(r['condense_seconds'], 1), 'real side [s]': round(r['target_seconds'], 1), 'evaluate [s]': round(r['evaluate_seconds'], 1), 'peak [MB]': round(r['peak_mb'])}
-        for name, records in groups.items() for r in records if r['scores']]))
+    rows: dict[str, list[dict]]  # records by row
+) -> str:                        # HTML
+    "What made each number: recipe, data, code, machine, and what it cost."
+    def line(row, r):
+        recipe = r['run']['recipe']
+        settings = {name: recipe[name] for name in ('lr', 'iterations', 'batch_real', 'momentum')}
+        options = {name: recipe['options'].get(name) for name in ('gradient_path', 'epsilon')}
+        made = {name: r[name] for name in ('data', 'code', 'torch', 'hardware')}
+        seconds = {f'{what} [s]': round(r[f'{what}_seconds'], 1) for what in ('condense', 'target', 'evaluate')}
+        return {'row': row, 'seed': r['seed'], **settings, **options, **made, **seconds, 'peak [MB]': round(r['peak_mb'])}
+    return html_table(pd.DataFrame([line(row, r) for row, records in rows.items() for r in records if r['scores']]))
