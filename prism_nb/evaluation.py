@@ -7,7 +7,9 @@ __all__ = ['MAX_RESIDENT_BYTES', 'TrainConfig', 'train', 'fetch', 'shuffled_batc
            'predict', 'evaluate']
 
 # %% ../nbs/07_evaluation.ipynb #f3e55d4f
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -39,7 +41,7 @@ class TrainConfig:
 
 # %% ../nbs/07_evaluation.ipynb #eccfde26
 def train(
-    source,                    # has .labels, .videos(indices) and .class_names
+    source,                    # has .labels, .class_names and .videos(indices)
     network: str = 'minic3d',  # a name in `NETWORKS`
     seed: int|str = 0,         # of weights, order and dropout
     config: TrainConfig = TrainConfig()
@@ -63,7 +65,7 @@ def train(
 MAX_RESIDENT_BYTES = 10**9   # of dense videos that are moved to the device once
 
 def fetch(source, indices, generator: torch.Generator) -> Tensor: # (n,T,3,H,W), on the device
-    "Videos of a condensed set, or clips of a data set; of a video with several clips one is drawn."
+    "Load videos of a condensed set, or clips of a data set, of which one is drawn where a video has several."
     if not isinstance(source, Clips): return source.videos(indices).to(get_device())
     return source.batch(indices, clip_index=sample_clip_index(source, indices, generator))
 
@@ -71,11 +73,12 @@ def shuffled_batches(
     source,     # has .labels and .videos(indices)
     batch: int  # videos per step
 ):              # a function of a generator that yields (videos, labels)
-    "Shuffled batches of one epoch; of a video with several variants or clips one is drawn for each epoch."
+    "Prepare the shuffled batches of an epoch, which draws one variant or clip of each video."
     labels = torch.as_tensor(source.labels)
+    num_bytes = len(labels)*source.videos([0]).nbytes
     variants = getattr(source, 'num_variants', 1)
-    varies = isinstance(source, Clips) and source.num_clips.max() > 1
-    fits = len(labels)*source.videos([0]).nbytes <= MAX_RESIDENT_BYTES and not varies
+    several_clips = isinstance(source, Clips) and source.num_clips.max() > 1
+    fits = num_bytes <= MAX_RESIDENT_BYTES and not several_clips
     resident = fetch(source, range(len(labels)), torch.Generator()) if fits else None
     def batches(generator: torch.Generator):
         order = torch.randperm(len(labels)//variants, generator=generator)*variants
@@ -92,7 +95,7 @@ def train_epoch(
     batches,                   # yields (videos, labels)
     precision: str = 'float32'
 ) -> float:                    # mean loss
-    "One pass through the set."
+    "Train for one pass through the set."
     losses = []
     backward_precision = 'tf32' if precision == 'tf32' else 'float32'   # with bfloat16 it follows from the forward pass
     for videos, labels in batches:
@@ -118,7 +121,7 @@ def accuracy(
     logits: Tensor,   # (n,classes)
     labels: Tensor    # (n,)
 ) -> Accuracy:
-    "Top-1, top-5 and per-class accuracy."
+    "Compute top-1, top-5 and per-class accuracy."
     correct = logits.topk(min(5, logits.shape[1])).indices == labels[:, None]
     first = correct[:, 0].double()
     per_class = [100*first[labels == label].mean().item() for label in range(logits.shape[1])]
@@ -128,15 +131,15 @@ def accuracy(
 # %% ../nbs/07_evaluation.ipynb #fbbffcae
 @torch.no_grad()
 def predict(
-    model: nn.Module,          # trained
+    model: nn.Module,          # trained; one of `NETWORKS`
     clips: Clips,
     embed: bool = False,       # features instead of logits
     batch: int = 64,           # clips at a time
     precision: str = 'float32'
 ) -> Tensor:                   # (n,classes), or (n,D), on the CPU
-    "Logits or features of the centre clips, independent of one another."
+    "Compute logits or features of the centre clips, independently of one another."
     model.eval()
-    forward = model.embed if embed else model
+    forward = cast(Callable[[Tensor], Tensor], model.embed if embed else model)
     outputs = []
     with autocast_precision(precision):
         for indices in torch.arange(len(clips)).split(batch):

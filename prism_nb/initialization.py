@@ -6,6 +6,8 @@
 __all__ = ['Initialization', 'Noise', 'initial_videos']
 
 # %% ../nbs/09_initialization.ipynb #i0962f64
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -21,7 +23,7 @@ class Initialization:
     title = ''
     feature_epochs = 0   # cost: epochs of a network that is trained on the real clips first
 
-    def __init__(self, options=None): self.options = options   # an instance of the subclass's `Options`, if it has any
+    def __init__(self, options: Any = None): self.options = options   # an instance of the subclass's `Options`
 
     def videos(self,
         clips: Clips,     # training clips
@@ -39,9 +41,11 @@ class Noise(Initialization):
     title = 'Noise'
 
     def videos(self, clips: Clips, recipe: Recipe, seed: int, labels: range) -> Tensor:
-        "Noise, drawn video by video."
+        "Draw noise, video by video."
         _, frames, height, width, channels = clips.shape
-        def video(name, i): return torch.randn(frames, channels, height, width, generator=seeded_generator(seed, 'noise', name, i))
+        def video(name: str, i: int) -> Tensor:
+            generator = seeded_generator(seed, 'noise', name, i)
+            return torch.randn(frames, channels, height, width, generator=generator)
         return torch.stack([video(clips.class_names[label], i) for label in labels for i in range(recipe.vpc)])
 
 # %% ../nbs/09_initialization.ipynb #5b8e6a50
@@ -51,9 +55,10 @@ def initial_videos(
     seed: int,        # of the condensation
     labels: range|None = None # classes; None: all
 ) -> Tensor:          # (classes·vpc,T,3,H,W), normalised, class by class
-    "The videos that a condensation starts from."
+    "Make the videos that a condensation starts from."
     for label, name in enumerate(clips.class_names):
         count = len(clips.indices_of_class(label))
-        if recipe.vpc > count: raise PrismError(f'vpc is {recipe.vpc}, but class {name} has only {count} training clips')
+        if recipe.vpc > count:
+            raise PrismError(f'vpc is {recipe.vpc}, but class {name} has only {count} training clips')
     part = INITIALIZATIONS[recipe.init]
     return part(recipe.options_for(part)).videos(clips, recipe, seed, labels or range(len(clips.class_names)))

@@ -16,12 +16,12 @@ from .insertion import Schedule
 from .networks import PRECISIONS
 
 # %% ../nbs/08_recipe.ipynb #cae7d1d6
-PARTS = dict(parameterization=PARAMETERIZATIONS, objective=OBJECTIVES, init=INITIALIZATIONS)   # field of a recipe → its choices, with options
-MINIMA = dict(vpc=1, iterations=0, lr=0., momentum=0., batch_real=1, width=1/64)                # field → smallest value
+PARTS = dict(parameterization=PARAMETERIZATIONS, objective=OBJECTIVES, init=INITIALIZATIONS)   # parts with options
+MINIMA = dict(vpc=1, iterations=0, lr=0., momentum=0., batch_real=1, width=1/64)
 
 @dataclass(frozen=True)
 class Recipe:
-    "What is condensed, how, and for how long."
+    "Everything that a condensation depends on besides the data and the seed."
     parameterization: str = 'key-frames'   # what is stored and learned
     objective: str = 'dm'                  # what is matched
     init: str = 'noise'                    # where videos start (decision 10)
@@ -63,21 +63,22 @@ class Recipe:
 
 # %% ../nbs/08_recipe.ipynb #45c75610
 def complete_options(recipe: Recipe) -> dict:
-    "The options of a recipe's parts: those given, the others at their defaults; an unknown one is an error."
+    "Complete the options of a recipe's parts with their defaults; an unknown option is an error."
     complete = {}
     for part in recipe.parts(): complete |= asdict(recipe.options_for(part))
     unknown = [name for name in recipe.options if name not in complete]
     if not unknown: return complete
     parts = ', '.join(f'{name} {getattr(recipe, name)}' for name in PARTS)
-    raise PrismError(f"option is {unknown[0]!r}, but must be one of: {', '.join(sorted(complete)) or 'none'} (for {parts})")
+    choices = ', '.join(sorted(complete)) or 'none'
+    raise PrismError(f'option is {unknown[0]!r}, but must be one of: {choices} (for {parts})')
 
 # %% ../nbs/08_recipe.ipynb #rec00001
 def recipe_from(
     settings: dict,               # fields of `Recipe` and options of its parts, by name
-    required: Iterable[str] = ()  # names that must belong to the recipe; other options are dropped where no part has them
+    required: Iterable[str] = ()  # names that must belong to the recipe; other options without a part are dropped
 ) -> Recipe:
-    "Make a recipe from fields and options."
-    names = {field.name for field in fields(Recipe)} - {'options'}
+    "Create a recipe from fields and options."
+    names = {f.name for f in fields(Recipe)} - {'options'}
     recipe = Recipe(**{name: value for name, value in settings.items() if name in names})
     given = {name: value for name, value in settings.items() if name not in names and name != 'options'}
     options = {name: value for name, value in given.items() if name in recipe.options or name in required}
@@ -98,9 +99,9 @@ METHODS.register('prism', Method('DM + PRISM', dict(parameterization='key-frames
 
 # %% ../nbs/08_recipe.ipynb #rec00002
 def make_recipe(
-    method: str,           # a name in `METHODS`
-    defaults: dict = {},   # fields and options that a profile sets; options that the method does not have are dropped
-    **overrides            # fields and options that win over the method's own
+    method: str,                # a name in `METHODS`
+    defaults: dict|None = None, # fields and options of a profile; options that the method does not have are dropped
+    **overrides                 # fields and options that win over the method's own
 ) -> Recipe:
-    "The recipe of a method."
-    return recipe_from({**defaults, **METHODS[method].settings, **overrides}, overrides)
+    "Create the recipe of a method."
+    return recipe_from({**(defaults or {}), **METHODS[method].settings, **overrides}, overrides)
