@@ -111,7 +111,8 @@ def running_cluster():
 
 def test_a_running_cluster_is_joined_by_its_address(running_cluster, data_dir, expected):
     out = data_dir / "set.safetensors"
-    finished = call("prism-nb", *CONDENSE, out, *RAY, "--shards", "2", "--address", running_cluster, PRISM_DATA=data_dir)
+    command = [*CONDENSE, out, *RAY, "--shards", "2", "--address", running_cluster]
+    finished = call("prism-nb", *command, PRISM_DATA=data_dir)
     assert finished.returncode == 0, finished.stderr[-2000:]
     assert out.read_bytes() == expected
 

@@ -73,7 +73,8 @@ def connect(ray, address: str) -> None:
     try:
         ray.init(address=address, **quiet)
     except (ConnectionError, RuntimeError, ValueError) as e:
-        raise PrismError(f'address is {address}, but no Ray cluster that accepts this process answers there ({str(e).splitlines()[0]}); '
+        reason = str(e).splitlines()[0]
+        raise PrismError(f'address is {address}, but no Ray cluster that accepts this process answers there ({reason}); '
                          "are Ray's version and the cluster's token (~/.ray/auth_token) the same?") from None
 
 # %% ../../nbs/study/cluster.ipynb #5b7ad309
@@ -186,7 +187,8 @@ def map_jobs(
     ray = cluster.ray
     settings = dict(PRISM_DEVICE=cluster.device_type)
     if shared: settings['PRISM_DATA'] = str(data_dir().resolve())
-    counter = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(StepCounter).remote()   # it may lose its machine too
+    actor = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(StepCounter)   # may lose its machine, too
+    counter = actor.remote()
     task = ray.remote(num_cpus=1, num_gpus=cluster.gpus, max_retries=MAX_RETRIES)(run_job)
     submitted = [task.remote(settings, counter, function, job) for job in jobs]
     with progress_bar(desc=desc, total=total, unit='step') as bar:
