@@ -23,12 +23,23 @@ from ..core.progress import progress_bar, set_step_callback
 # %% ../../nbs/study/executor.ipynb #exe00005
 class Executor(Protocol):
     "Executes independent jobs, and returns their results in order."
-    is_local: bool      # whether the jobs take this machine's memory and time
-    device_type: str    # 'cpu' or 'cuda': where jobs compute; '': as this process does
-    gpu_share: float    # share of a GPU that a job may use
+    @property
+    def is_local(self) -> bool:
+        "True if the jobs use this machine's memory and time."
+        ...
+
+    @property
+    def device_type(self) -> str:
+        "Device type of the jobs, 'cpu' or 'cuda'; '': that of this process."
+        ...
+
+    @property
+    def gpu_share(self) -> float:
+        "Share of a GPU that a job may use."
+        ...
 
     def num_workers(self, jobs: int) -> int:
-        "How many of `jobs` are executed at a time."
+        "Number of `jobs` that are executed at a time."
         ...
 
     def map(self, function: Callable, jobs: list, desc: str, total: int) -> list:
@@ -62,10 +73,10 @@ class LocalExecutor:
     gpu_share: float = 1.
 
     def num_workers(self, jobs: int) -> int:
-        "How many of `jobs` are executed at a time."
-        one_gpu = get_device().type == 'cuda'
-        workers = check_min('workers', self.workers, 0) or (1 if one_gpu else os.cpu_count() or 1)
-        return min(workers, jobs)
+        "Number of `jobs` that are executed at a time."
+        check_min('workers', self.workers, 0)
+        default = 1 if get_device().type == 'cuda' else os.cpu_count() or 1
+        return min(self.workers or default, jobs)
 
     def map(self, function: Callable, jobs: list, desc: str, total: int) -> list:
         "Call `function` with each job, in this order; the first error ends it."

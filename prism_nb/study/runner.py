@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['condense_with_snapshots', 'load_or_condense', 'try_load', 'full_dataset', 'execute', 'execute_safely',
-           'failed_record', 'execute_if_missing', 'run_missing', 'get_records', 'get_records_by_row',
+           'failed_record', 'execute_if_missing', 'describe', 'run_missing', 'get_records', 'get_records_by_row',
            'load_condensed_sets']
 
 # %% ../../nbs/study/runner.ipynb #i014fc55
@@ -34,7 +34,7 @@ from .runs import Run, clips_cache, num_steps
 
 # %% ../../nbs/study/runner.ipynb #71ab08e8
 def condense_with_snapshots(condenser: Condenser, run: Run, clips: Clips) -> list[dict]: # iteration, top1
-    "Condense, and measure accuracy at evenly spaced iterations: for a curve, never for a choice."
+    "Condense, and measure accuracy at evenly spaced iterations."
     iterations, snapshots = run.recipe.iterations, run.config.num_snapshots
     path = run.condensed_path('-curve.json')   # where a run that resumes finds the curve so far
     stops = {round(iterations*i/snapshots) for i in range(snapshots)} if iterations else set()
@@ -61,9 +61,10 @@ def load_or_condense(
         curve = condense_with_snapshots(condenser, run, clips)
         condensed = condenser.to_condensed()
         target_seconds = condenser.targets.seconds
-        history = dict(losses=condenser.losses, frames_per_video_history=condenser.frames_per_video_history, curve=curve,
-                       storage=condensed.storage(), key_frames=condensed.frames_per_video(), condensed=path.name,
-                       condense_seconds=condenser.seconds - target_seconds, target_seconds=target_seconds)
+        history = dict(
+            losses=condenser.losses, frames_per_video_history=condenser.frames_per_video_history, curve=curve,
+            storage=condensed.storage(), key_frames=condensed.frames_per_video(), condensed=path.name,
+            condense_seconds=condenser.seconds - target_seconds, target_seconds=target_seconds)
         condensed.save(path)
         write_record(run.condensed_path('.json'), history)
         delete_checkpoints(condenser.run_id)
@@ -71,8 +72,8 @@ def load_or_condense(
         return condensed, history
 
 # %% ../../nbs/study/runner.ipynb #3c0dc3b1
-def try_load(path: Path) -> SyntheticDataset|None:
-    "A condensed set; None if it is missing or damaged."
+def try_load(path: Path) -> SyntheticDataset|None: # None: it is missing or damaged
+    "Load a condensed set."
     try:
         return CondensedSet.load(path)
     except PrismError:
@@ -98,9 +99,10 @@ def execute(
     started = time.perf_counter()
     scores = [asdict(evaluate(source, clips, run.network, seed, run.config.training)) for seed in run.eval_seeds()]
     counts = dict(train=len(clips.train), test=len(clips.test), left_out=len(clips.skipped))
-    return dict(run=asdict(run), method=run.method, seed=run.seed, scores=scores, **history, classes=clips.class_names,
-                data=clips.content_hash, clips=counts, evaluate_seconds=time.perf_counter() - started,
-                peak_mb=peak_memory_mb(), **provenance(run.recipe.modules()))
+    return dict(
+        run=asdict(run), method=run.method, seed=run.seed, scores=scores, **history, classes=clips.class_names,
+        data=clips.content_hash, clips=counts, evaluate_seconds=time.perf_counter() - started,
+        peak_mb=peak_memory_mb(), **provenance(run.recipe.modules()))
 
 # %% ../../nbs/study/runner.ipynb #b68cbe87
 def execute_safely(run: Run, gpu_share: float = 1.) -> dict: # the record
@@ -118,7 +120,7 @@ def execute_safely(run: Run, gpu_share: float = 1.) -> dict: # the record
     return record
 
 def failed_record(run: Run, error: str, **more) -> dict:
-    "The record of a run that failed."
+    "Make the record of a run that failed."
     return dict(run=asdict(run), method=run.method, seed=run.seed, scores=[], error=error, **provenance(), **more)
 
 # %% ../../nbs/study/runner.ipynb #826e5b2b
@@ -131,6 +133,10 @@ def execute_if_missing(run: Run, gpu_share: float = 1.) -> dict: # the record
         os._exit(EXIT_SIGTERM)   # otherwise the pool would continue with the next run
 
 # %% ../../nbs/study/runner.ipynb #7d965a84
+def describe(runs: list[Run], workers: int) -> str:
+    "Describe what is executed, for messages."
+    return f'{len(runs)} runs of {runs[0].config.dataset}, {workers} at a time'
+
 def run_missing(
     runs: list[Run],         # whose records are missing
     executor: Executor,
@@ -141,8 +147,7 @@ def run_missing(
     def length(run): return METHODS[run.method].full_data, steps[id(run)]*run.recipe.vpc
     if stats:
         workers = executor.num_workers(len(runs))
-        what = f'{len(runs)} runs of {runs[0].config.dataset}, {workers} at a time'
-        print(check_fit(estimate(runs, stats, workers), what), file=sys.stderr)
+        print(check_fit(estimate(runs, stats, workers), describe(runs, workers)), file=sys.stderr)
     function = partial(execute_if_missing, gpu_share=executor.gpu_share)
     executor.map(function, sorted(runs, key=length, reverse=True), f'{len(runs)} runs', sum(steps.values()))
 
@@ -151,13 +156,12 @@ def get_records(
     runs: list[Run],
     executor: Executor = LocalExecutor()
 ) -> list[dict]:         # in order; a run that failed has no scores and an 'error'
-    "The records of runs: those that exist are read, the others are computed; equal runs are executed once."
+    "Get the records of runs: read those that exist, compute the others; equal runs are executed once."
     if not runs: return []
     stats = dataset_stats(runs[0]) if executor.is_local else None
     if stats:   # before anything is decoded
         workers = executor.num_workers(len(runs))
-        what = f'{len(runs)} runs of {runs[0].config.dataset}, {workers} at a time'
-        check_memory(total_memory_bytes(runs, stats, workers), what)
+        check_memory(total_memory_bytes(runs, stats, workers), describe(runs, workers))
     with clips_cache():
         paths = [run.record_path(executor.device_type) for run in runs]
         missing = [run for path, run in dict(zip(paths, runs)).items() if completed_record(path) is None]
@@ -169,7 +173,7 @@ def get_records_by_row(
     rows: dict[str, list[Run]], # runs by the row of a table that they belong to
     executor: Executor = LocalExecutor()
 ) -> dict[str, list[dict]]:     # records by row
-    "The records of a table's rows, computed together."
+    "Get the records of a table's rows, computed together."
     records = iter(get_records([run for runs in rows.values() for run in runs], executor))
     return {row: [next(records) for _ in runs] for row, runs in rows.items()}
 
@@ -177,6 +181,6 @@ def get_records_by_row(
 def load_condensed_sets(
     records: Iterable[dict]
 ) -> list[SyntheticDataset]:
-    "The condensed sets of the runs that did not fail."
+    "Load the condensed sets of the runs that did not fail."
     folder = data_dir()/'results'/'condensed'
     return [CondensedSet.load(folder/record['condensed']) for record in records if record['scores']]
