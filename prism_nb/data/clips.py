@@ -10,6 +10,7 @@ __all__ = ['MEAN', 'STD', 'MAX_GPU_SHARE', 'normalise', 'denormalise', 'Clips', 
 import hashlib
 import mmap
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -81,7 +82,7 @@ class Clips:
         per_video = (self.offsets, self.num_clips, self.labels)
         return [self.content_hash, *(column.tolist() for column in per_video), self.class_names]
 
-    def videos(self, indices=slice(None)) -> Tensor: # (n,T,3,H,W) float32, normalised, on the CPU
+    def videos(self, indices: Any = slice(None)) -> Tensor: # (n,T,3,H,W) float32, normalised, on the CPU
         "Load centre clips."
         indices = indices if isinstance(indices, slice) else np.asarray(indices, dtype=np.int64)
         return normalise(torch.from_numpy(self.pixels[self.offsets[indices]]))
