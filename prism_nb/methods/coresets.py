@@ -103,7 +103,7 @@ class RandomClips(Initialization):
 
     def videos(self, clips: Clips, recipe: Recipe, seed: int, labels: range) -> Tensor:
         "The selected clips."
-        return torch.cat([clips.videos(self.select(clips, recipe, seed, label)) for label in labels])
+        return torch.cat([clips.select(self.select(clips, recipe, seed, label)).videos() for label in labels])
 
 # %% ../../nbs/methods/coresets.ipynb #cst00003
 @dataclass(frozen=True)
