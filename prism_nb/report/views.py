@@ -6,7 +6,7 @@
 __all__ = ['describe_setup', 'add_paper_values', 'comparison_row', 'training_history', 'convergence_table', 'accuracy_by_class',
            'key_frame_counts', 'plot_class', 'plot_flows', 'plot_sensitivity', 'plot_bars']
 
-# %% ../../nbs/report/views.ipynb #ed982136
+# %% ../../nbs/report/views.ipynb #d6c2cec8
 import math
 
 import matplotlib.pyplot as plt
@@ -25,7 +25,7 @@ from .tables import format_interval
 from ..study.profiles import StudyConfig
 from ..study.statistics import final_loss_change, final_losses, paired_interval, summarize
 
-# %% ../../nbs/report/views.ipynb #93a06bf3
+# %% ../../nbs/report/views.ipynb #6b9e2628
 def describe_setup(
     profile: str,
     config: StudyConfig,   # of the profile and a data set
@@ -37,7 +37,7 @@ def describe_setup(
     "Describe data, iterations, evaluation and chance level of a table."
     classes, splits = len(clips.class_names), len(config.split_ids)
     count = f'{len(clips.train)} training and {len(clips.test)} test clips'
-    if splits > 1: count += f' (split 1; the seeds use the {splits} splits in rotation, each with its own training clips)'
+    if splits > 1: count += f' (split 1; the seeds use the {splits} splits in rotation, each with its training clips)'
     shape = f'{config.sampling.num_frames}×{config.crop.crop}×{config.crop.crop}'
     def amount(vpc):
         iterations, training = config.for_vpc(vpc).recipe_defaults['iterations'], config.for_vpc(vpc).training
@@ -50,7 +50,7 @@ def describe_setup(
             f'{len(clips.skipped)} clips left out. Profile `{profile}`: miniC3D at width {width:g}; {amounts}. '
             f'Chance is {100/classes:.1f} %, {min(100., 500/classes):.1f} % for top-5.')
 
-# %% ../../nbs/report/views.ipynb #17941eea
+# %% ../../nbs/report/views.ipynb #b7774c5d
 def add_paper_values(
     table: pd.DataFrame,    # of `statistics.summary_table`
     printed: pd.DataFrame,  # of `statistics.paper_table`, indexed by what `keys` holds
@@ -60,7 +60,7 @@ def add_paper_values(
     values = printed[['accuracy_mean', 'accuracy_sd']].reindex(keys).to_numpy(float)
     return table.assign(paper_mean=values[:, 0], paper_sd=values[:, 1])
 
-# %% ../../nbs/report/views.ipynb #56463a58
+# %% ../../nbs/report/views.ipynb #3055b6ef
 def comparison_row(
     name: str,
     records: list[dict],  # of row `name`
@@ -73,7 +73,7 @@ def comparison_row(
             '95 % interval': format_interval(interval['low'], interval['high']), 'this study': interval['verdict'],
             'key frames per video': f"{summarize(records)['key_frames']:.2f}"}
 
-# %% ../../nbs/report/views.ipynb #fb2a89cd
+# %% ../../nbs/report/views.ipynb #2da06b26
 def training_history(
     records: list[dict]  # of runs that did not fail
 ) -> pd.DataFrame:       # method, seed, iteration, loss, top1
@@ -86,7 +86,7 @@ def training_history(
         points.append(dict(run, iteration=r['run']['recipe']['iterations'], top1=r['scores'][0]['top1']))
     return pd.DataFrame(points, columns=['method', 'seed', 'iteration', 'loss', 'top1'])
 
-# %% ../../nbs/report/views.ipynb #27d583f6
+# %% ../../nbs/report/views.ipynb #6b490139
 def convergence_table(
     rows: dict[tuple[str, int|str], list[dict]],  # records by method and videos per class
     reference: str = 'dm'                         # the method whose loss the others are divided by
@@ -103,7 +103,7 @@ def convergence_table(
     learned = {key: records for key, records in rows.items() if not math.isnan(final_losses(records)[0])}
     return pd.DataFrame([line(method, vpc, records) for (method, vpc), records in learned.items()])
 
-# %% ../../nbs/report/views.ipynb #a26f9260
+# %% ../../nbs/report/views.ipynb #d477a576
 def accuracy_by_class(
     rows: dict[str, list[dict]],  # records by row
     class_names: list[str]
@@ -114,7 +114,7 @@ def accuracy_by_class(
         return pd.DataFrame(scores, columns=class_names).mean()
     return pd.DataFrame({row: mean(records) for row, records in rows.items()}).round(1).reset_index(names='class')
 
-# %% ../../nbs/report/views.ipynb #be7f8ad0
+# %% ../../nbs/report/views.ipynb #a08a2624
 def key_frame_counts(
     sets: dict[str, list[SyntheticDataset]]  # by row of a table; over seeds
 ) -> pd.DataFrame:                           # row, class_, frames; one line per video
@@ -123,7 +123,7 @@ def key_frame_counts(
               for label, number in zip(condensed.labels, condensed.key_frames.sum(1).tolist())]
     return pd.DataFrame(counts, columns=['row', 'class_', 'frames'])
 
-# %% ../../nbs/report/views.ipynb #fa815d3e
+# %% ../../nbs/report/views.ipynb #49d4de18
 def plot_class(
     label: int,
     real: Tensor,                       # (1,T,3,H,W), normalised, a real clip of the class
@@ -139,7 +139,7 @@ def plot_class(
         marks.append(condensed.key_frames[first])
     return frame_strip(torch.cat(videos), ['real', *sets], torch.cat(marks), title)
 
-# %% ../../nbs/report/views.ipynb #bbeee1b9
+# %% ../../nbs/report/views.ipynb #56cda39d
 def plot_flows(
     flows: dict[str, dict[str, Tensor]],  # class → row → (H,W,2), mean optical flow; each class has 'real'
     titles: dict[str, str]                # class → title of its column
@@ -159,7 +159,7 @@ def plot_flows(
     for ax, row in zip(axes[:, 0], rows): ax.set_ylabel(row, rotation=0, ha='right', va='center')
     return fig
 
-# %% ../../nbs/report/views.ipynb #1140c1fc
+# %% ../../nbs/report/views.ipynb #ecf0e95a
 def plot_sensitivity(
     table: pd.DataFrame,                 # of `statistics.summary_table`
     settings: dict[str, dict[float, str]] # name of a setting → its values → rows of the table
@@ -178,7 +178,7 @@ def plot_sensitivity(
     axes[1][0].set_ylabel('key frames per video')
     return fig
 
-# %% ../../nbs/report/views.ipynb #9a9d9624
+# %% ../../nbs/report/views.ipynb #bb334cc1
 def plot_bars(
     table: pd.DataFrame,  # group, method, top1_mean, top1_sd, paper_mean
     chance: float         # per cent
