@@ -22,23 +22,23 @@ AFFECTS_RESULTS = False   # see `core.source.import_closure`
 CHECKPOINT_SECONDS = 60.   # between checkpoints
 
 def checkpoint_paths(run_id: str) -> list[Path]:
-    "Files of the last checkpoint of a run and of the one before."
+    "Return the paths of the last checkpoint of a run and of the one before."
     return [data_dir()/'checkpoints'/f'{run_id}{suffix}.safetensors' for suffix in ('', '-before')]
 
 # %% ../nbs/11_checkpoint.ipynb #ckp00006
 def save_checkpoint(
     run_id: str,
-    state: dict[str, Tensor],  # of a `state_dict`
-    **metadata                 # JSON
+    state: dict[str, Tensor],  # a `state_dict`
+    **metadata                 # JSON values
 ) -> None:
-    "Write a checkpoint; the last one becomes the one before."
+    "Save a checkpoint; the last one becomes the one before."
     last, before = checkpoint_paths(run_id)
     if last.exists(): last.replace(before)
     save_tensors(last, state, **metadata)
 
 # %% ../nbs/11_checkpoint.ipynb #ckp00007
 def load_checkpoint(run_id: str) -> dict[str, Tensor]|None:
-    "The state in the last checkpoint that is not damaged; None if there is none."
+    "Load the last checkpoint that is not damaged; return None if there is none."
     for path in filter(Path.exists, checkpoint_paths(run_id)):
         try:
             return load_tensors(path)[0]

@@ -21,14 +21,14 @@ from typing import Any
 
 from .errors import PrismError
 
-AFFECTS_RESULTS = False   # see `core.paths.source_hash`
+AFFECTS_RESULTS = False   # see `core.source.import_closure`
 
 # %% ../../nbs/core/registry.ipynb #reg00006
-PLUGINS = 'prism_nb.plugins'                                                  # entry point group
+PLUGINS = 'prism_nb.plugins'   # entry point group
 ABOVE_PARTS = ('prism_nb.study', 'prism_nb.report', 'prism_nb.cli', 'prism_nb._modidx')   # modules without parts
 
 def part_modules() -> list[str]:
-    "Names of all modules of this package that may register parts."
+    "List the names of all modules of this package that may register parts."
     package = importlib.import_module('prism_nb')
     found = pkgutil.walk_packages(package.__path__, 'prism_nb.', onerror=lambda name: None)
     return [module.name for module in found if not module.name.startswith(ABOVE_PARTS)]
@@ -46,7 +46,7 @@ def load_parts() -> None:
             print(f'plug-in {plugin.name} ({plugin.value}) cannot be imported: {reason}', file=sys.stderr)
 
 # %% ../../nbs/core/registry.ipynb #reg00008
-class Registry(Mapping):
+class Registry(Mapping[str, Any]):
     "A mapping from the names of one kind of part to the parts."
     def __init__(self,
         kind: str    # what the parts are; in messages
@@ -60,7 +60,7 @@ class Registry(Mapping):
         if name in self._parts: return self._parts[name]
         raise PrismError(f"{self.kind} is {name!r}, but must be one of: {', '.join(self)}")
 
-    def __contains__(self, name) -> bool:
+    def __contains__(self, name: object) -> bool:
         load_parts()
         return name in self._parts
 
@@ -73,7 +73,7 @@ class Registry(Mapping):
         return len(self._parts)
 
     def module(self, name: str) -> str:
-        "Name of the module that registered a part."
+        "Return the name of the module that registered a part; '' if none did."
         return self._modules[name] if name in self else ''
 
     def add(self, name: str, part, module: str) -> None:
@@ -97,7 +97,7 @@ class Registry(Mapping):
 
 # %% ../../nbs/core/registry.ipynb #reg00009
 def is_same_definition(old, new, modules: set[str]) -> bool:
-    "Whether two parts are one definition, run in a notebook and exported to a module."
+    "Tell whether two parts are one definition, run in a notebook and exported to a module."
     def identity(part): return getattr(part, '__qualname__', type(part).__qualname__), getattr(part, 'title', '')
     return '__main__' in modules and identity(old) == identity(new)
 
@@ -105,8 +105,9 @@ def is_same_definition(old, new, modules: set[str]) -> bool:
 @contextmanager
 def temporary_parts(
     registry: Registry
-) -> Iterator[Registry]:   # the same
-    "Inside the block parts may be registered; afterwards the registry is as it was."
+) -> Iterator[Registry]:   # the same one
+    "Restore a registry after the block, in which parts may be registered."
+    load_parts()           # otherwise those loaded in the block would be removed with it
     parts = registry._parts.copy()
     modules = registry._modules.copy()
     try:
@@ -121,19 +122,19 @@ class NoOptions:
     "The options of a part that has none."
 
 def options_of(part) -> type:
-    "The dataclass of a part's options."
+    "Return the dataclass of a part's options."
     return getattr(part, 'Options', NoOptions)
 
 def option_names(part) -> list[str]:
-    "Names of a part's options."
+    "List the names of a part's options."
     return [field.name for field in fields(options_of(part))]
 
 # %% ../../nbs/core/registry.ipynb #reg00017
 def make_options(
     part,          # a registered part
     given: dict    # values by name; names of other parts' options are ignored
-):                 # an instance of the part's `Options`
-    "The options of a part: those given, the others at their defaults."
+) -> Any:          # an instance of the part's `Options`
+    "Make the options of a part: those given, the others at their defaults."
     return options_of(part)(**{name: given[name] for name in option_names(part) if name in given})
 
 # %% ../../nbs/core/registry.ipynb #reg00021
@@ -155,4 +156,4 @@ INITIALIZATIONS = Registry('init')                 # subclasses of `initializati
 NETWORKS = Registry('network')                     # modules with `.embed`; see `networks`
 METHODS = Registry('method')                       # instances of `recipe.Method`
 DATASETS = Registry('dataset')                     # instances of `data.datasets.DatasetSpec`
-SET_TYPES = Registry('kind')                       # subclasses of `condensed.SyntheticDataset`, by the kind in their file
+SET_TYPES = Registry('kind')                       # subclasses of `condensed.SyntheticDataset`, by `kind`

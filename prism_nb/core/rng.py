@@ -6,7 +6,8 @@
 __all__ = ['stable_hash', 'seeded_generator', 'fork_rng_at']
 
 # %% ../../nbs/core/rng.ipynb #i04431a3
-import hashlib, json
+import hashlib
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -14,24 +15,24 @@ import torch
 
 # %% ../../nbs/core/rng.ipynb #61ca601d
 def stable_hash(
-    *parts   # anything JSON can say; dictionaries in any order
-) -> str:    # 16 hexadecimal digits
-    "A short name for what `parts` say; equal parts, equal name, on every machine."
-    return hashlib.blake2b(json.dumps(parts, sort_keys=True).encode(), digest_size=8).hexdigest()
+    *values   # JSON values; the keys of dictionaries in any order
+) -> str:     # 16 hexadecimal digits
+    "Hash values; equal values have equal hashes, in every process and on every machine."
+    return hashlib.blake2b(json.dumps(values, sort_keys=True).encode(), digest_size=8).hexdigest()
 
 # %% ../../nbs/core/rng.ipynb #64c85d7e
 def seeded_generator(
-    *address            # for example (seed, 'real batch', iteration, class name)
-) -> torch.Generator:   # on the CPU, fresh
-    "The random generator that lives at `address`."
+    *address            # JSON values, such as (seed, 'real batch', iteration, class name)
+) -> torch.Generator:   # on the CPU
+    "Make a generator that is seeded by `address`."
     return torch.Generator().manual_seed(int(stable_hash(*address), 16) % 2**63)
 
 # %% ../../nbs/core/rng.ipynb #b7a6f74f
 @contextmanager
 def fork_rng_at(
-    *address   # as in `generator`
+    *address   # as in `seeded_generator`
 ) -> Iterator[None]:
-    "Inside the block PyTorch's global draws come from `address`; outside it they are as before."
+    "Seed PyTorch's global generators, of the CPU and of all GPUs, by `address`; restore them after the block."
     devices = range(torch.cuda.device_count())
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(seeded_generator(*address).initial_seed())

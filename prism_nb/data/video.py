@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['ENCODERS', 'DECODERS', 'DECODER_VERSION', 'TRANSIENT_ERRNOS', 'write_video', 'ClipSampling', 'ResizeCrop',
-           'resize_frames', 'demux_video', 'count_frames', 'rotate_upright', 'decode_pyav', 'decode_decord',
-           'TransientReadError', 'decode_clips']
+           'resize_frames', 'count_frames', 'check_duration', 'demux_video', 'rotate_upright', 'decode_pyav',
+           'decode_decord', 'TransientReadError', 'read_error', 'decode_clips']
 
 # %% ../../nbs/data/video.ipynb #f0107e2c
 import errno
@@ -13,68 +13,89 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from typing import cast
 
-import av, cv2
+import av
+import cv2
 import numpy as np
+from av import logging as av_logging
+from av.container import InputContainer
+from av.error import FFmpegError
+from av.packet import Packet
 from av.video.reformatter import VideoReformatter
-
-av.logging.set_level(av.logging.PANIC)
+from av.video.stream import VideoStream
 
 from ..core.errors import PrismError, check_choice, check_min
 from ..core.files import atomic_write
 
+av_logging.set_level(av_logging.PANIC)   # what is wrong with a file is said by the exceptions below
+
 # %% ../../nbs/data/video.ipynb #af1d9f6d
-ENCODERS = {'.mp4': ('libx264', dict(crf='20', preset='veryfast')), '.avi': ('mpeg4', dict(bf='2', qscale='3', flags='+qscale')), '.webm': ('libvpx-vp9', dict(crf='20', deadline='realtime', **{'cpu-used': '8'}))}
+ENCODERS = {   # suffix → codec, its options
+    '.mp4': ('libx264', {'crf': '20', 'preset': 'veryfast'}),
+    '.avi': ('mpeg4', {'bf': '2', 'qscale': '3', 'flags': '+qscale'}),
+    '.webm': ('libvpx-vp9', {'crf': '20', 'deadline': 'realtime', 'cpu-used': '8'}),
+}
 
 # %% ../../nbs/data/video.ipynb #2102edbf
 def write_video(
     path: str|Path,       # .mp4 (H.264), .avi (MPEG-4 with B-frames) or .webm (VP9)
     frames: np.ndarray,   # (T,H,W,3) uint8, RGB; H and W even
     fps: int = 25         # frames per second
-):
+) -> None:
     "Encode frames to a file, atomically."
     codec, options = ENCODERS[check_choice('suffix', Path(path).suffix, ENCODERS)]
-    with atomic_write(path) as t, av.open(str(t), 'w') as container:
-        stream = container.add_stream(codec, rate=fps, options=options)
-        stream.height, stream.width, stream.pix_fmt = *frames.shape[1:3], 'yuv420p'
-        stream.codec_context.gop_size, stream.codec_context.thread_count = 12, 1
-        for frame in frames: container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), 'rgb24')))
+    with atomic_write(path) as temporary, av.open(str(temporary), 'w') as container:
+        stream = cast(VideoStream, container.add_stream(codec, rate=fps, options=options))
+        stream.height, stream.width = frames.shape[1:3]
+        stream.pix_fmt = 'yuv420p'
+        stream.codec_context.gop_size = 12
+        stream.codec_context.thread_count = 1
+        for frame in frames:
+            picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), 'rgb24')
+            container.mux(stream.encode(picture))
         container.mux(stream.encode())
 
 # %% ../../nbs/data/video.ipynb #a56ddfa1
 @dataclass(frozen=True)
 class ClipSampling:
-    "Which frames of a video make its clip."
-    num_frames: int = 16    # T
-    stride: int = 4   # from one to the next
-    num_clips: int = 1      # of a training video; an odd number, so that one is the centre clip
+    "The choice of the frames that make the clips of a video."
+    num_frames: int = 16   # T
+    stride: int = 4        # from one frame to the next
+    num_clips: int = 1     # of a training video; an odd number, so that one is the centre clip
 
     def __post_init__(self):
-        for name, least in dict(num_frames=2, stride=1, num_clips=1).items(): check_min(name, getattr(self, name), least)
+        for name, minimum in dict(num_frames=2, stride=1, num_clips=1).items():
+            check_min(name, getattr(self, name), minimum)
         if self.num_clips % 2 == 0: raise PrismError(f'num_clips is {self.num_clips}, but must be odd')
 
-    def indices(self, length: int) -> np.ndarray: # (clips,T) frame numbers, the centre clip first
-        "The clips of a video of `length` frames: they start evenly between its beginning and the last place where one fits."
-        if length < self.num_frames: raise PrismError(f'it has {length} frame{"s"*(length != 1)}, fewer than the {self.num_frames} of a clip')
-        interval = self.stride if length >= self.num_frames*self.stride else length // self.num_frames
-        last, middle = length - (self.num_frames - 1)*interval - 1, self.num_clips // 2
-        starts = [last*k // max(1, self.num_clips - 1) for k in range(self.num_clips)] if middle else [last // 2]
-        return np.array([starts[middle], *starts[:middle], *starts[middle+1:]])[:, None] + interval*np.arange(self.num_frames)
+    def indices(self, length: int) -> np.ndarray: # (num_clips,T) frame numbers, the centre clip first
+        "Choose the frames of a video of `length` frames; several clips are spread evenly from its first to its last."
+        if length < self.num_frames:
+            plural = 's' if length != 1 else ''
+            raise PrismError(f'it has {length} frame{plural}, fewer than the {self.num_frames} of a clip')
+        stride = self.stride if length >= self.num_frames*self.stride else length // self.num_frames
+        last_start = length - 1 - (self.num_frames - 1)*stride
+        middle = self.num_clips // 2
+        starts = [last_start*k // (self.num_clips - 1) for k in range(self.num_clips)] if middle else [last_start // 2]
+        starts.insert(0, starts.pop(middle))   # the centre clip first
+        return np.array(starts)[:, None] + stride*np.arange(self.num_frames)
 
 # %% ../../nbs/data/video.ipynb #551b1522
 @dataclass(frozen=True)
 class ResizeCrop:
-    "How a frame becomes a square."
+    "The way from a frame to a square."
     resize: tuple[int, int] = (120, 160)  # height, width
-    crop: int = 112                       # side of the central square
+    crop: int = 112                       # height and width of the central square
 
     def __post_init__(self):
         check_min('crop', self.crop, 1)
-        if min(self.resize) < self.crop: raise PrismError(f'crop is {self.crop}, but must fit into resize {self.resize}')
+        if min(self.resize) < self.crop:
+            raise PrismError(f'crop is {self.crop}, but must fit into resize {self.resize}')
 
     def center_crop(self, frames: np.ndarray) -> np.ndarray: # (T,crop,crop,3)
-        "The central square of resized frames (T,H,W,3)."
-        top, left = ((side - self.crop)//2 for side in self.resize)
+        "Crop resized frames (T,H,W,3) to their central square."
+        top, left = ((length - self.crop)//2 for length in self.resize)
         return frames[:, top:top+self.crop, left:left+self.crop]
 
 # %% ../../nbs/data/video.ipynb #09765c7b
@@ -82,78 +103,125 @@ def resize_frames(
     frames: Iterable[np.ndarray], # T frames (H,W,3) uint8
     size: tuple[int, int]         # height, width
 ) -> np.ndarray:                  # (T,height,width,3) uint8
-    "Resize frames, by area where they shrink."
-    return np.stack([cv2.resize(f, size[::-1], interpolation=cv2.INTER_AREA if f.shape[0] >= size[0] else cv2.INTER_LINEAR) for f in frames])
+    "Resize frames, by area if they become smaller."
+    def resize(frame):
+        interpolation = cv2.INTER_AREA if frame.shape[0] >= size[0] else cv2.INTER_LINEAR
+        return cv2.resize(frame, size[::-1], interpolation=interpolation)
+    return np.stack([resize(frame) for frame in frames])
+
+# %% ../../nbs/data/video.ipynb #df7aef8f
+def count_frames(packets: list[Packet]) -> int:
+    "Count the packets that hold a frame to be shown."
+    return sum(packet.size > 0 and not packet.is_discard for packet in packets)
 
 # %% ../../nbs/data/video.ipynb #b19c27d6
-def demux_video(container) -> list: # of its video stream
-    "All packets of an open file; one that lost over a quarter of what its header promises, in frames or else in seconds, is an error."
+def check_duration(container: InputContainer, packets: list[Packet]) -> None:
+    "Raise `PrismError` if a file lost over a quarter of what its header promises, in frames or else in seconds."
+    promised = container.streams.video[0].frames   # 0: the header does not tell
+    found = count_frames(packets)
+    if found < .75*promised: raise PrismError(f'its header promises {promised} frames, but it holds only {found}')
+    seconds = (container.duration or 0)/av.time_base
+    times = [float(packet.pts*packet.time_base) for packet in packets if packet.pts is not None]
+    end = max(times, default=0.)
+    if not promised and end < .75*seconds - 1:
+        raise PrismError(f'its header promises {seconds:.1f} seconds, but it ends after {end:.1f}')
+
+def demux_video(container: InputContainer) -> list[Packet]: # of its first video stream
+    "Read all packets of an open file; one that lost a part of its frames is an error."
+    if not container.streams.video: raise PrismError('it has no video stream')
     stream = container.streams.video[0]
     stream.thread_count = 1
     packets = [*container.demux(stream)]
-    seconds, ends = (container.duration or 0)/av.time_base, max((float(p.pts*p.time_base) for p in packets if p.pts is not None), default=0.)
-    if (found := count_frames(packets)) < .75*stream.frames: raise PrismError(f'its header promises {stream.frames} frames, but it holds only {found}')
-    if not stream.frames and ends < .75*seconds - 1: raise PrismError(f'its header promises {seconds:.1f} seconds, but it ends after {ends:.1f}')
+    check_duration(container, packets)
     return packets
 
-# %% ../../nbs/data/video.ipynb #df7aef8f
-def count_frames(packets: list) -> int: # frames
-    "How many packets hold a frame that is to be shown."
-    return sum(packet.size > 0 and not packet.is_discard for packet in packets)
-
 # %% ../../nbs/data/video.ipynb #3ef94b10
-def rotate_upright(frame: av.VideoFrame, size: tuple[int, int], convert: VideoReformatter) -> np.ndarray: # (H,W,3) uint8
-    "A frame as it is meant to be seen: one that was filmed on its side is turned."
+def rotate_upright(
+    frame: av.VideoFrame,
+    size: tuple[int, int],        # height, width of the result
+    reformatter: VideoReformatter
+) -> np.ndarray:                  # (height,width,3) uint8
+    "Convert a frame to RGB and resize it; if its header says that the camera was turned, turn it back."
     quarters = round(frame.rotation/90) % 4   # counterclockwise
     height, width = size[::-1] if quarters % 2 else size
-    return np.rot90(convert.reformat(frame, width, height, 'rgb24', interpolation='AREA').to_ndarray(), quarters)
+    return np.rot90(reformatter.reformat(frame, width, height, 'rgb24', interpolation='AREA').to_ndarray(), quarters)
 
 # %% ../../nbs/data/video.ipynb #9922f910
-def decode_pyav(path: Path, sampling: ClipSampling, size: tuple[int, int]) -> np.ndarray: # (clips,T,H,W,3) uint8
-    "Go through a file with PyAV and keep the frames of its clips, resized by area as their colours are converted."
+def decode_pyav(
+    path: Path,
+    sampling: ClipSampling,
+    size: tuple[int, int]   # height, width
+) -> np.ndarray:            # (num_clips,T,height,width,3) uint8
+    "Decode the clips of a file with PyAV, resized by area."
     with av.open(str(path)) as container:
-        packets, kept, convert = demux_video(container), [], VideoReformatter()
-        wanted, places = np.unique(sampling.indices(count_frames(packets)), return_inverse=True)
-        for t, frame in enumerate(frame for packet in packets for frame in packet.decode()):
+        packets = demux_video(container)
+        frame_ids, inverse = np.unique(sampling.indices(count_frames(packets)), return_inverse=True)
+        reformatter = VideoReformatter()
+        selected: list[np.ndarray] = []
+        frames = (cast(av.VideoFrame, frame) for packet in packets for frame in packet.decode())
+        for t, frame in enumerate(frames):
             if frame.is_corrupt: raise PrismError(f'frame {t} is damaged')
-            if t == wanted[len(kept)]: kept.append(rotate_upright(frame, size, convert))
-            if len(kept) == len(wanted): return np.stack(kept)[places]
-    raise PrismError(f'frame {wanted[len(kept)]} cannot be decoded')
+            if t == frame_ids[len(selected)]: selected.append(rotate_upright(frame, size, reformatter))
+            if len(selected) == len(frame_ids): return np.stack(selected)[inverse]
+    raise PrismError(f'frame {frame_ids[len(selected)]} cannot be decoded')
 
 # %% ../../nbs/data/video.ipynb #4efc0d55
-def decode_decord(path: Path, sampling: ClipSampling, size: tuple[int, int]) -> np.ndarray: # (clips,T,H,W,3) uint8
-    "The same with decord: one contiguous read from the start."
+def decode_decord(
+    path: Path,
+    sampling: ClipSampling,
+    size: tuple[int, int]   # height, width
+) -> np.ndarray:            # (num_clips,T,height,width,3) uint8
+    "Decode the clips of a file with decord: one contiguous read from the start, then a selection."
     import decord
-    with av.open(str(path)) as container: wanted, places = np.unique(sampling.indices(count_frames(demux_video(container))), return_inverse=True)
+    decord.logging.set_level(decord.logging.QUIET)
+    with av.open(str(path)) as container: length = count_frames(demux_video(container))
+    frame_ids, inverse = np.unique(sampling.indices(length), return_inverse=True)
     reader = decord.VideoReader(str(path), num_threads=1)
-    if len(reader) <= wanted[-1]: raise PrismError(f'frame {wanted[-1]} cannot be decoded')
-    return resize_frames(reader.get_batch(range(wanted[-1] + 1)).asnumpy()[wanted], size)[places]
+    if len(reader) <= frame_ids[-1]: raise PrismError(f'frame {frame_ids[-1]} cannot be decoded')
+    frames = reader.get_batch(range(frame_ids[-1] + 1)).asnumpy()
+    return resize_frames(frames[frame_ids], size)[inverse]
 
-DECODERS = {'pyav': decode_pyav} | ({'decord': decode_decord} if find_spec('decord') else {})   # no wheels for ARM and macOS
-DECODER_VERSION = 3   # counts up when this room would read other pixels from the same file
+# %% ../../nbs/data/video.ipynb #82657b70
+DECODERS = {'pyav': decode_pyav}
+if find_spec('decord'): DECODERS['decord'] = decode_decord   # there are no wheels for ARM and macOS
+DECODER_VERSION = 3   # to be increased when this module reads other pixels from the same file
 
 # %% ../../nbs/data/video.ipynb #3b66aab3
 TRANSIENT_ERRNOS = {errno.EACCES, errno.EMFILE, errno.ENFILE, errno.ESTALE, errno.ENOMEM, errno.ENXIO}
 
 # %% ../../nbs/data/video.ipynb #e3743c7c
 class TransientReadError(PrismError):
-    "A file could not be read now, which says nothing about what is in it: no permission, too many open files, a disk that went away."
+    "A file that cannot be read now, whatever its content: no permission, too many open files, a disk that is gone."
+
+# %% ../../nbs/data/video.ipynb #30e9e60c
+def read_error(
+    path: str|Path,
+    error: Exception   # raised by a decoder
+) -> PrismError:
+    "Convert a decoder's exception to a `PrismError` that names the file, or to a `TransientReadError`."
+    if isinstance(error, OSError) and (error.errno in TRANSIENT_ERRNOS or not isinstance(error, FFmpegError)):
+        return TransientReadError(f'{path}: {error.strerror or error}')
+    lines = str(error).strip().splitlines()
+    reason = lines[-1].strip() if lines else type(error).__name__
+    return PrismError(f'{path}: cannot be decoded ({reason})')
 
 # %% ../../nbs/data/video.ipynb #48a3e42b
 def decode_clips(
-    path: str|Path,       # a video file
-    sampling: ClipSampling,   # which frames
-    geometry: ResizeCrop,   # which pixels
-    decoder: str = 'pyav' # or 'decord'
-) -> np.ndarray:          # (clips,T,crop,crop,3) uint8, the centre clip first
-    "The clips of a file; what cannot be read is a `PrismError` with the path and the reason."
-    read = DECODERS[check_choice('decoder', decoder, DECODERS)]
+    path: str|Path,         # a video file
+    sampling: ClipSampling, # which frames
+    crop: ResizeCrop,       # which pixels
+    decoder: str = 'pyav'   # or 'decord'
+) -> np.ndarray:            # (num_clips,T,crop,crop,3) uint8, the centre clip first
+    "Decode the clips of a file; if that fails, raise a `PrismError` with the path and the reason."
+    decode = DECODERS[check_choice('decoder', decoder, DECODERS)]
     try:
         if not Path(path).stat().st_size: raise PrismError('it is empty')
-        return np.stack([geometry.center_crop(clip) for clip in read(Path(path), sampling, geometry.resize)])
-    except FileNotFoundError: raise PrismError(f'{path}: no such file') from None
-    except (MemoryError, ImportError): raise   # says nothing about the file
-    except PrismError as e: raise PrismError(f'{path}: {e}') from None
+        return np.stack([crop.center_crop(clip) for clip in decode(Path(path), sampling, crop.resize)])
+    except FileNotFoundError:
+        raise PrismError(f'{path}: no such file') from None
+    except (MemoryError, ImportError):
+        raise   # says nothing about the file
+    except PrismError as e:
+        raise PrismError(f'{path}: {e}') from None
     except Exception as e:
-        if isinstance(e, OSError) and (e.errno in TRANSIENT_ERRNOS or not isinstance(e, av.FFmpegError)): raise TransientReadError(f'{path}: {e.strerror or e}') from None
-        raise PrismError(f'{path}: cannot be decoded ({str(e).strip().splitlines()[-1].strip() if str(e).strip() else type(e).__name__})') from None
+        raise read_error(path, e) from None
