@@ -1,4 +1,4 @@
-"""RESULTS.md, made from the CSV files that bench.py wrote."""
+"""Write RESULTS.md from the CSV files of bench.py."""
 from pathlib import Path
 
 import numpy as np
@@ -7,82 +7,164 @@ import pandas as pd
 HERE = Path(__file__).parent
 
 
-def table(frame):
-    """A Markdown table; empty where there is no number."""
-    lines = [[*frame.columns], ["---"] * len(frame.columns), *frame.astype(object).where(frame.notna(), "").values.tolist()]
+def markdown_table(frame):
+    """Format a table in Markdown; a missing number is an empty cell."""
+    rows = frame.astype(object).where(frame.notna(), "").values.tolist()
+    lines = [[*frame.columns], ["---"] * len(frame.columns), *rows]
     return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
 
 
-def rounded(frame, **digits):
-    return frame.assign(**{name: frame[name].map(lambda x: "" if pd.isna(x) else f"{x:.{n}f}") for name, n in digits.items()})
+def round_columns(frame, **digits):
+    """Format columns with a fixed number of digits."""
+    def format_number(x, n):
+        return "" if pd.isna(x) else f"{x:.{n}f}"
+    return frame.assign(**{name: [format_number(x, n) for x in frame[name]] for name, n in digits.items()})
 
 
-def targets(results):
-    """What was aimed at beside what was measured."""
-    at = {(r.name_, r.dtype): r for r in results.rename(columns={"name": "name_"}).itertuples()}
-    gpu = (results.device == "cuda").any()
-    wanted = []
+class Goals:
+    """Goals and what was measured, row by row."""
 
-    def add(what, value, aim, above=True):
-        wanted.append({"what": what, "aim": f"{'at least' if above else 'at most'} {aim:g}", "measured": f"{value:.2f}", "": "reached" if (value >= aim) == above else "missed"})
+    def __init__(self, results):
+        self.by_name = {(r.benchmark, r.dtype): r for r in results.rename(columns={"name": "benchmark"}).itertuples()}
+        self.on_gpu = bool((results.device == "cuda").any())
+        self.rows = []
 
-    for size in ("16x112", "8x64"):
-        for dtype, aim in (("bfloat16", 10 if gpu else 1.8), ("float32", 1.2)):
-            add(f"PRISM's iteration at {size} in {dtype}, times the plain loop's speed", at[f"prism-iteration-{size}", dtype].ratio_to_reference, aim)
-            add(f"PRISM's iteration at {size} in {dtype}, times DM's seconds", at[f"prism-iteration-{size}", dtype].seconds_median / at[f"dm-iteration-{size}", dtype].seconds_median, 1.1, False)
-    forward = {dtype: at["real-forward-16x112", dtype] for dtype in ("float32", "bfloat16")}
-    add("real clips forward in bfloat16, share of the matrix product's rate", forward["bfloat16"].share_of_ceiling, .4 if gpu else .6)
-    add("real clips forward in bfloat16, times the float32 speed", forward["float32"].seconds_median / forward["bfloat16"].seconds_median, 1)
-    for vpc in (1, 10):
-        for dtype in ("bfloat16", "float32"):
-            add(f"evaluation at VPC {vpc} in {dtype}, times the plain loop's speed", at[f"evaluate-vpc{vpc}", dtype].ratio_to_reference, 5 if gpu else 2)
-    for suffix in ("avi", "mp4"):
-        add(f"decoding {suffix}, times the plain loop's speed", at[f"decode-{suffix}", "uint8"].ratio_to_reference, 1.5)
-    add("peak host memory of a run of miniUCF's size, GB", at["prism-iteration-16x112-50-classes", "bfloat16"].peak_mb / 1000, 4, False)
-    if ("index-100000-names", "uint8") in at:   # not in results of before it was measured
-        add("reading the names of 100,000 files, seconds", at["index-100000-names", "uint8"].seconds_median, 5, False)
-        add("peak host memory of decoding 3,000 videos with three clips each, GB", at["cache-of-3000-videos", "uint8"].peak_mb / 1000, 1, False)
-    return pd.DataFrame(wanted)
+    def add(self, what, value, goal, at_least=True):
+        """Add a row."""
+        bound = "at least" if at_least else "at most"
+        verdict = "reached" if (value >= goal) == at_least else "missed"
+        self.rows.append({"what": what, "goal": f"{bound} {goal:g}", "measured": f"{value:.2f}", "": verdict})
+
+    def iterations(self):
+        """Add the goals for an iteration of PRISM."""
+        for size in ("16x112", "8x64"):
+            for dtype, speedup in (("bfloat16", 10 if self.on_gpu else 1.8), ("float32", 1.2)):
+                prism = self.by_name[f"prism-iteration-{size}", dtype]
+                dm = self.by_name[f"dm-iteration-{size}", dtype]
+                what = f"PRISM's iteration at {size} in {dtype}"
+                self.add(f"{what}, speed relative to the reference", prism.ratio_to_reference, speedup)
+                self.add(f"{what}, time relative to DM's", prism.seconds_median / dm.seconds_median, 1.1, False)
+
+    def forward_pass(self):
+        """Add the goals for the forward pass of the real clips."""
+        full = self.by_name["real-forward-16x112", "float32"]
+        half = self.by_name["real-forward-16x112", "bfloat16"]
+        what = "forward pass of real clips in bfloat16"
+        self.add(f"{what}, share of the matrix product's rate", half.share_of_ceiling, 0.4 if self.on_gpu else 0.6)
+        self.add(f"{what}, speed relative to float32", full.seconds_median / half.seconds_median, 1)
+
+    def evaluation(self):
+        """Add the goals for evaluation."""
+        for vpc in (1, 10):
+            for dtype in ("bfloat16", "float32"):
+                ratio = self.by_name[f"evaluate-vpc{vpc}", dtype].ratio_to_reference
+                what = f"evaluation at VPC {vpc} in {dtype}, speed relative to the reference"
+                self.add(what, ratio, 5 if self.on_gpu else 2)
+
+    def decoding(self):
+        """Add the goals for decoding."""
+        for suffix in ("avi", "mp4"):
+            ratio = self.by_name[f"decode-{suffix}", "uint8"].ratio_to_reference
+            self.add(f"decoding {suffix}, speed relative to the reference", ratio, 1.5)
+
+    def memory(self):
+        """Add the goals for memory and for large data sets."""
+        iteration = self.by_name["prism-iteration-16x112-50-classes", "bfloat16"]
+        self.add("peak host memory of a run of miniUCF's size, GB", iteration.peak_mb / 1000, 4, False)
+        if ("index-100000-names", "uint8") not in self.by_name:   # results from before it was measured
+            return
+        names = self.by_name["index-100000-names", "uint8"]
+        cache = self.by_name["cache-of-3000-videos", "uint8"]
+        self.add("listing 100,000 files, seconds", names.seconds_median, 5, False)
+        what = "peak host memory of decoding 3,000 videos with three clips each, GB"
+        self.add(what, cache.peak_mb / 1000, 1, False)
 
 
-def exponents(scaling):
-    """Seconds ∝ value^exponent along each axis, by least squares of the logarithms."""
-    def fit(part, column):
-        return f"{np.polyfit(np.log(part.value), np.log(part[column]), 1)[0]:.2f}"
-    return pd.DataFrame([{"along": along, "values": ", ".join(map(str, part.value)), "seconds": ", ".join(f"{s:.3g}" for s in part.seconds),
-                          "exponent": fit(part, "seconds"), "of the real side": fit(part, "real_side")} for along, part in scaling.groupby("along", sort=False)])
+def goals_table(results):
+    """Compare what was measured with the goals."""
+    goals = Goals(results)
+    for section in (goals.iterations, goals.forward_pass, goals.evaluation, goals.decoding, goals.memory):
+        section()
+    return pd.DataFrame(goals.rows)
 
 
-def page():
-    results, scaling, numerics, machine = (pd.read_csv(HERE / f"{name}.csv") for name in ("results", "scaling", "numerics", "machine"))
-    about = machine.iloc[0]
-    classes = "2 classes at 16×112×112 and 8 at 8×64×64, since the paper's 50 would take a minute and more an iteration" if (results.device == "cpu").all() else "50 classes"
-    return f"""# What it costs
+def fit_exponent(values, seconds):
+    """Fit seconds ∝ values^exponent by least squares of the logarithms."""
+    return f"{np.polyfit(np.log(values), np.log(seconds), 1)[0]:.2f}"
 
-Made by `make bench` ({about.minutes} min on {about.machine}, PyTorch {about.torch}); no number here is typed in. Alternatives were timed in turns in one run; a time is the median of five after one that does not count, but for the rows with a peak of memory, which are single calls in processes of their own. Freed memory is kept by our processes (`rules.keep_memory`) and treated as the C library does by itself in the plain loop. Machines differ, and a shared one changes by the hour: what carries over are the ratios.
 
-The *reference* is the plain loop of `reference.py`, written from the published algorithm as its authors run it. Iterations are of miniC3D at full width with 64 real clips a class: {classes}; the cost is linear in classes, see below, and one iteration with 50 has a row of its own. Only the real side of an iteration is in bfloat16, because the gradient of the pixels does not bear more (last table). Decoding has as many threads as cores, the plain loop one; `-one-thread` is what remains without that. An evaluation is 500 epochs and one test (the reference: three) on MotionShapes at 8×64×64, of which an epoch and a test are timed. A share of the ceiling is floating-point operations a second over those of the fastest matrix product in the same precision; convolutions in float32 can exceed it, since the library multiplies fewer numbers where a picture is padded.
+def scaling_table(scaling):
+    """Tabulate seconds and their exponent along each axis."""
+    rows = []
+    for axis, part in scaling.groupby("along", sort=False):
+        rows.append({
+            "axis": axis,
+            "values": ", ".join(map(str, part.value)),
+            "seconds": ", ".join(f"{s:.3g}" for s in part.seconds),
+            "exponent": fit_exponent(part.value, part.seconds),
+            "exponent of the targets": fit_exponent(part.value, part.real_side),
+        })
+    return pd.DataFrame(rows)
 
-## Aims
 
-{table(targets(results))}
+ON_CPU = ("2 classes at 16×112×112 and 8 at 8×64×64, since an iteration with the paper's 50 classes would take "
+          "more than a minute")
 
-## Every row
+PAGE = """# Benchmarks
 
-{table(rounded(results, seconds_median=4, seconds_iqr=4, ratio_to_reference=2, share_of_ceiling=2, peak_mb=0))}
+Written by `make bench` ({minutes} min on {machine}, PyTorch {torch}); every measured number is read from the CSV
+files next to this page. Alternatives are timed in alternation within one run. A time is the median of five
+measurements after one warm-up, except in the rows with a memory peak: each of those is a single call in a process
+of its own. Freed memory stays with the process (`core.process.malloc_keep_freed`), except in the reference, which
+runs with glibc's defaults. Machines differ, and the speed of a shared one changes by the hour: compare ratios
+rather than seconds.
+
+The *reference* is the plain loop of `reference.py`, written from the published algorithm as its authors run it.
+Iterations use miniC3D at full width with 64 real clips per class, on {classes}. The cost is linear in the number of
+classes, see [Scaling](#scaling), and one iteration with 50 classes has a row of its own. Only the targets are
+computed in bfloat16, because the gradient of the pixels does not tolerate it, see [Lower
+precision](#lower-precision). Decoding uses as many threads as there are cores and the reference uses one;
+`-one-thread` shows the difference. An evaluation is 500 epochs and one test (three in the reference) on
+MotionShapes at 8×64×64; one epoch and one test are timed. A share of the ceiling is the number of floating-point
+operations per second relative to the fastest matrix product in the same precision. Convolutions in float32 can
+exceed it, because the library skips products with padding.
+
+## Goals
+
+{goals}
+
+## All measurements
+
+{results}
 
 `-space-to-depth` and `-together` were tried and are not used; their ratio is to the row above them.
 
-## How the cost grows
+## Scaling
 
-One PRISM iteration at half the width, 16 real clips a class, float32; from 4 classes, VPC 1, 8 frames of 64×64 one thing is changed at a time. An exponent of 1 is linear.
+One PRISM iteration at half the width with 16 real clips per class, in float32. Starting from 4 classes, VPC 1 and 8
+frames of 64×64, one quantity is changed at a time. An exponent of 1 is linear.
 
-{table(exponents(scaling))}
+{scaling}
 
-## What fewer bits change
+## Lower precision
 
-{table(rounded(numerics, mean=4, sd=4))}
+{numerics}
 """
+
+
+def page():
+    """Format the page."""
+    names = ("results", "scaling", "numerics", "machine")
+    results, scaling, numerics, machine = (pd.read_csv(HERE / f"{name}.csv") for name in names)
+    results_digits = dict(seconds_median=4, seconds_iqr=4, ratio_to_reference=2, share_of_ceiling=2, peak_mb=0)
+    return PAGE.format(
+        **machine.iloc[0],
+        classes=ON_CPU if (results.device == "cpu").all() else "50 classes",
+        goals=markdown_table(goals_table(results)),
+        results=markdown_table(round_columns(results, **results_digits)),
+        scaling=markdown_table(scaling_table(scaling)),
+        numerics=markdown_table(round_columns(numerics, mean=4, sd=4)),
+    )
 
 
 if __name__ == "__main__":
