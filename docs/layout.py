@@ -43,10 +43,10 @@ def imports(module: str) -> frozenset[str]:
     path = PACKAGE / (module.replace(".", "/") + ".py")
     found = set()
     for node in ast.walk(ast.parse(path.read_text())):
-        if not isinstance(node, ast.ImportFrom) or not node.level:   # the exporter makes the package's imports relative
+        if not isinstance(node, ast.ImportFrom):
             continue
         package = f"prism_nb.{module}".rpartition(".")[0]
-        base = resolve_name("." * node.level + (node.module or ""), package)
+        base = resolve_name("." * node.level + (node.module or ""), package)   # the exporter makes most imports relative
         names = {base, *(f"{base}.{alias.name}" for alias in node.names)}
         found |= {name.removeprefix("prism_nb.") for name in names} & {*notebooks()}
     return frozenset(found - {module})
