@@ -75,7 +75,7 @@ def connect(ray, address: str) -> None:
     except (ConnectionError, RuntimeError, ValueError) as e:
         reason = str(e).splitlines()[0]
         raise PrismError(f'address is {address}, but no Ray cluster that accepts this process answers there '
-                         f"({reason}); are Ray's version and the cluster's token (~/.ray/auth_token) the same?") from None
+                         f"({reason}); do Ray's version and the cluster's token (~/.ray/auth_token) match?") from None
 
 # %% ../../nbs/study/cluster.ipynb #5b7ad309
 @dataclass(frozen=True)

@@ -76,7 +76,7 @@ def motionshapes_quick(
     training = TrainConfig(epochs=batches//vpc, batch=10, width=.25)
     return dict(recipe_defaults=defaults, method_overrides=method_overrides, training=training)
 
-# %% ../../nbs/study/profiles.ipynb #a696efa1
+# %% ../../nbs/study/profiles.ipynb #82ecd772
 MOTIONSHAPES_QUICK = StudyConfig(
     'motionshapes', *INPUT_8x48, full_training=TrainConfig(epochs=40, batch=32, width=.25),
     **motionshapes_quick(1, 200, 100, dm=dict(lr=50.), wang=wang_rates(30., 30., 100, 1e-3), prism=dict(lr=30.)),
@@ -87,7 +87,7 @@ MOTIONSHAPES_QUICK = StudyConfig(
         10: motionshapes_quick(10, 80, 200, dm=dict(lr=1000.), prism=dict(lr=300.),
                                wang=wang_rates(300., 100., 40, 1e-3))})
 
-# %% ../../nbs/study/profiles.ipynb #a26aa37f
+# %% ../../nbs/study/profiles.ipynb #f3350bdf
 REAL_QUICK = StudyConfig(
     '', ClipSampling(8, 4, num_clips=3), ResizeCrop((64, 64), 64),
     recipe_defaults=dict(iterations=300, batch_real=8, feature_epochs=3, precision='bfloat16'),
@@ -116,7 +116,7 @@ def table_a(
             training=TrainConfig())
     return dict(at(1), per_vpc={vpc: at(vpc) for vpc in rates if vpc > 1})
 
-# %% ../../nbs/study/profiles.ipynb #e36944c8
+# %% ../../nbs/study/profiles.ipynb #638cedd5
 UCF_RATES = table_a({1: 1., 5: 25., 10: 50.})   # printed for miniUCF
 HMDB51_RATES = table_a({1: .7, 5: 25., 10: 75.})
 REAL_PAPER = replace(   # the rates are those of the quick profile
