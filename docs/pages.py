@@ -1,4 +1,4 @@
-"""Write the site's pages from the notebooks and the reports, as Sphinx reads them, and README.md from the front page."""
+"""Write the site's pages from the notebooks and the reports, as Sphinx reads them, and README.md."""
 import base64
 import hashlib
 import html
@@ -24,8 +24,8 @@ OUT = ROOT / "build" / "pages"
 HOWTO = ["own_videos", "official_downloads", "training_loop", "new_parts", "cluster"]
 FOLDERS = {   # report folder → title, content
     "quick": ("MotionShapes, the generated data set",
-              "Ten classes of moving shapes, written as real video files; Tables 1 to 5 and A, the figures, Lemma 1, the "
-              "audit, and what goes beyond the paper."),
+              "Ten classes of moving shapes, written as real video files; Tables 1 to 5 and A, the figures, Lemma 1, "
+              "the audit, and what goes beyond the paper."),
     "jhmdb": ("J-HMDB, real people", "928 clips of 21 actions in three official splits, as a section of a paper."),
 }
 DECISIONS = "reports/quick/silent.ipynb"   # has an entry of its own in the navigation
@@ -196,8 +196,8 @@ def contents(sources: list[str], page: str) -> str:
 def write_notebooks():
     """The notebooks of the package, layer by layer, and their table; the paper comes first."""
     parts = ["# The paper, notebook by notebook\n",
-             "One idea per notebook: the equation as the paper numbers it, what it does to a tiny example, the code that "
-             "computes it, and the test that would fail if the idea were wrong.\n",
+             "One idea per notebook: the equation as the paper numbers it, what it does to a tiny example, the code "
+             "that computes it, and the test that would fail if the idea were wrong.\n",
              "An orange line on the left marks code that is exported to the package `prism_nb`; a blue line, a test.\n"]
     order = ["paper", *(name for name in layout.LAYERS if name != "paper")]
     for name in order:
@@ -209,7 +209,8 @@ def write_notebooks():
         for module in modules:
             page = page_of(module)
             reference = os.path.relpath(api_page(module), os.path.dirname(page))
-            write_notebook(notebook_of(module), page, after_title=f"*In the [reference]({reference}): `prism_nb.{module}`.*")
+            link = f"*In the [reference]({reference}): `prism_nb.{module}`.*"
+            write_notebook(notebook_of(module), page, after_title=link)
     write_page("notebooks/index.md", "\n".join(parts))
 
 
@@ -230,8 +231,9 @@ def provenance_line(folder: str, name: str) -> str:
     for number in numbers:
         write_page(f"files/reports/{folder}/{number}", (ROOT / "reports" / folder / number).read_bytes())
     links = ", ".join(f"{{download}}`{n} <../../files/reports/{folder}/{n}>`" for n in numbers)
-    command = f"`prism-nb study --profile quick --tables {table}{dataset}` builds this page from `nbs/tables/{name}.ipynb`."
-    return command + (f" Its numbers: {links}." if numbers else "")
+    command = f"`prism-nb study --profile quick --tables {table}{dataset}`"
+    sentence = f"{command} builds this page from `nbs/tables/{name}.ipynb`."
+    return sentence + (f" Its numbers: {links}." if numbers else "")
 
 
 def write_report_index(folder: str, title: str, names: list[str]):
@@ -258,10 +260,11 @@ def write_reports():
             write_notebook(page, page, report=True, after_title=provenance_line(folder, name))
         write_report_index(folder, title, names)
     summary = two_columns((f"[{title}]({folder}/index.md)", about) for folder, (title, about) in FOLDERS.items())
-    intro = ("# Reports\n\nThe tables and figures of the paper, as executed: measured numbers next to the printed ones, and "
-             "the outcome of each claim.\n\n")
+    intro = ("# Reports\n\nThe tables and figures of the paper, as executed: measured numbers next to the printed ones, "
+             "and the outcome of each claim.\n\n")
     main_rows = f"## The main rows\n\n{readme_table()}\n\n{readme_claims()}\n\n"
-    write_page("reports/index.md", intro + summary + main_rows + toctree([f"{folder}/index" for folder in FOLDERS]))
+    navigation = toctree([f"{folder}/index" for folder in FOLDERS])
+    write_page("reports/index.md", intro + summary + main_rows + navigation)
 
 
 def markdown_heading(head: str) -> str:
@@ -284,7 +287,8 @@ def write_reference():
         write_page(page, f"# {module}\n\n{intro}\n\n{members}")
     command = typer.main.get_command(app)
     help_text = html.unescape(get_docs_for_click(obj=command, ctx=typer.Context(command), name="prism-nb"))
-    write_page("api/commands.md", "# The command line\n" + help_text.split("\n", 1)[1].replace("```console", "```text"))
+    body = help_text.split("\n", 1)[1].replace("```console", "```text")
+    write_page("api/commands.md", f"# The command line\n{body}")
     rows = ((f"[{m}]({api_page(m).removeprefix('api/')})", titles(notebook_of(m))[1]) for m in layout.modules())
     intro = relink((ROOT / "docs" / "reference.md").read_text(), "docs/reference.md", "api/index.md")
     pages = ["commands", *(api_page(module).removeprefix("api/") for module in layout.modules())]

@@ -31,7 +31,6 @@ from .condensation import condense, run_id
 from .condensed import CondensedSet, SyntheticDataset
 from .core.errors import PrismError, check_choice, check_min
 from .core.files import atomic_write
-from .core.paths import data_dir
 from .core.process import exit_on_sigterm, malloc_keep_freed
 from prism_nb.core.registry import (
     DATASETS,

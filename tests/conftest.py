@@ -16,7 +16,8 @@ BIN = Path(sys.executable).parent
 
 def pytest_addoption(parser):
     parser.addoption("--slow", action="store_true", help="also run tests that take minutes, and try more random cases")
-    parser.addoption("--real-videos", type=Path, default=ROOT.parent / "shared" / "real", help="folder of the real clips")
+    real = ROOT.parent / "shared" / "real"
+    parser.addoption("--real-videos", type=Path, default=real, help="folder of the real clips")
 
 
 def pytest_configure(config):
@@ -107,7 +108,7 @@ def expect_error(monkeypatch, capsys):
 
 @pytest.fixture
 def run_cli(monkeypatch, capfd, tmp_path):
-    """Run a command on a data folder of the test's own; return its exit code, its output and what it wrote to stderr."""
+    """Run a command on a data folder of the test's own; return its exit code, its output and its stderr."""
     monkeypatch.setenv("PRISM_DATA", str(tmp_path / "data"))
     monkeypatch.setenv("PRISM_REPORTS", str(tmp_path / "reports"))
 

@@ -9,7 +9,6 @@ import nbformat
 import pytest
 from conftest import ROOT, call
 
-from prism_nb.cli import main
 from prism_nb.core.paths import data_dir
 from prism_nb.study.profiles import get_config
 from prism_nb.study.records import read_record
@@ -104,24 +103,6 @@ def test_the_executed_notebook_contains_no_log_and_no_path(smoke):
     assert "papermill" not in nb.metadata
     outputs = [output for cell in nb.cells if cell.cell_type == "code" for output in cell.outputs]
     assert not [output for output in outputs if output.get("name") == "stderr"]
-
-
-@pytest.fixture
-def expect_error(monkeypatch, capsys):
-    """Runs a command that must end with one line and exit code 2; returns the line."""
-    def run(*command, **environment):
-        monkeypatch.setattr(sys, "argv", ["prism-nb", *map(str, command)])
-        for name, value in environment.items():
-            monkeypatch.setenv(name, str(value))
-        with pytest.raises(SystemExit) as ended:
-            main()
-        message = capsys.readouterr().err
-        assert ended.value.code == 2, message
-        assert len(message.strip().splitlines()) == 1, message
-        assert message.startswith("prism-nb: "), message
-        return message
-
-    return run
 
 
 def test_bad_input_is_one_line_of_the_installed_command_too(tmp_path):

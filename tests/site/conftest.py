@@ -10,7 +10,8 @@ from playwright.sync_api import sync_playwright
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 SITE, SCREENS = ROOT / "build" / "site", ROOT / "build" / "screens"
-PAGES = sorted(str(p.relative_to(SITE)) for p in SITE.rglob("*.html") if p.relative_to(SITE).parts[0] not in ("_static", "files"))
+PATHS = [path.relative_to(SITE) for path in SITE.rglob("*.html")]
+PAGES = sorted(str(path) for path in PATHS if path.parts[0] not in ("_static", "files"))
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 browser_needed = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
 
@@ -38,16 +39,24 @@ def browser():
 
 
 class Visit:
-    """A page in a browser that notes what it asks for and what it says."""
+    """A page in a browser that records its requests and its messages."""
     def __init__(self, browser, url, width, scheme="light"):
-        self.context = browser.new_context(viewport=dict(width=width, height=900), color_scheme=scheme, reduced_motion="reduce")
-        self.page, self.said, self.asked = self.context.new_page(), [], []
-        self.page.on("console", lambda m: self.said.append(m.text) if m.type in ("error", "warning") else None)
-        self.page.on("pageerror", lambda e: self.said.append(str(e)))
-        self.page.on("request", lambda r: self.asked.append(r.url))
-        self.page.on("requestfailed", lambda r: self.said.append(f"failed: {r.url}"))
+        viewport = dict(width=width, height=900)
+        self.context = browser.new_context(viewport=viewport, color_scheme=scheme, reduced_motion="reduce")
+        self.page, self.messages, self.requests = self.context.new_page(), [], []
+        self.page.on("console", self.record)
+        self.page.on("pageerror", lambda error: self.messages.append(str(error)))
+        self.page.on("request", lambda request: self.requests.append(request.url))
+        self.page.on("requestfailed", lambda request: self.messages.append(f"failed: {request.url}"))
         self.page.goto(url, wait_until="load")
-        self.page.evaluate("async () => { if (window.MathJax && MathJax.startup) await MathJax.startup.promise; await document.fonts.ready }")
+        self.page.evaluate("""async () => {
+            if (window.MathJax && MathJax.startup) await MathJax.startup.promise;
+            await document.fonts.ready;
+        }""")
+
+    def record(self, message):
+        if message.type in ("error", "warning"):
+            self.messages.append(message.text)
 
     def __enter__(self):
         return self
