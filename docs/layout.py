@@ -159,7 +159,8 @@ def maintaining() -> str:
     """The page for maintainers, its tables of modules and imports up to date."""
     text = MAINTAINING.read_text()
     for name, content in (("modules", table()), ("imports", text_map())):
-        text = re.sub(rf"(<!-- {name} -->\n).*?(\n<!-- end -->)", lambda m, c=content: m[1] + c + m[2], text, flags=re.S)
+        start, rest = text.split(f"<!-- {name} -->\n")
+        text = f"{start}<!-- {name} -->\n{content}\n<!-- end -->{rest.partition('<!-- end -->')[2]}"
     return text
 
 

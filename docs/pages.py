@@ -179,7 +179,8 @@ def titles(source: str) -> tuple[str, str]:
 def toctree(pages: list[str], caption: str = "") -> str:
     """Pages in the navigation, not in the text."""
     names = [re.sub(r"\.(ipynb|md)$", "", page) for page in pages]
-    return "\n".join(["```{toctree}", ":hidden:", *([f":caption: {caption}"] if caption else []), "", *names, "```", ""])
+    options = [":hidden:", *([f":caption: {caption}"] if caption else [])]
+    return "\n".join(["```{toctree}", *options, "", *names, "```", ""])
 
 
 def two_columns(rows) -> str:
@@ -260,8 +261,8 @@ def write_reports():
             write_notebook(page, page, report=True, after_title=provenance_line(folder, name))
         write_report_index(folder, title, names)
     summary = two_columns((f"[{title}]({folder}/index.md)", about) for folder, (title, about) in FOLDERS.items())
-    intro = ("# Reports\n\nThe tables and figures of the paper, as executed: measured numbers next to the printed ones, "
-             "and the outcome of each claim.\n\n")
+    intro = ("# Reports\n\nThe tables and figures of the paper, as executed: measured numbers next to the printed "
+             "ones, and the outcome of each claim.\n\n")
     main_rows = f"## The main rows\n\n{readme_table()}\n\n{readme_claims()}\n\n"
     navigation = toctree([f"{folder}/index" for folder in FOLDERS])
     write_page("reports/index.md", intro + summary + main_rows + navigation)
