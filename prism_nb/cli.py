@@ -92,7 +92,7 @@ RootOption = Annotated[str, typer.Option(help='Folder of the data set; default: 
 SeedOption = Annotated[int, typer.Option(help='Seed of all random draws.')]
 OutOption = Annotated[Path, typer.Option(help='File to write.')]
 
-# %% ../nbs/13_cli.ipynb #f1b1191a
+# %% ../nbs/13_cli.ipynb #259735d9
 EngineOption = Annotated[str, typer.Option(help='Where to compute: local, or ray for a Ray cluster.')]
 AddressOption = Annotated[str, typer.Option(
     help='Address of a Ray cluster, host:port or auto; default: start one on this machine.')]
@@ -134,7 +134,7 @@ def index_command(
     write_index(name, root, splits, workers)
     datasets.register_root(name, root, **options)
 
-# %% ../nbs/13_cli.ipynb #efd7536a
+# %% ../nbs/13_cli.ipynb #02712f1e
 def check_layout(layout: str, name: str) -> bool:
     "Check layout and name of `data index`; return whether the folder is of no official layout, and needs a name."
     is_own = check_choice('layout', layout, [*LAYOUTS, 'folder']) == 'folder'
@@ -167,7 +167,7 @@ def describe_index(index: pd.DataFrame) -> str:
     sources = index.groupby('label').group.nunique().sum()
     return f'{index.label.nunique()} classes, {train:,} training and {test:,} test clips, {sources:,} source videos'
 
-# %% ../nbs/13_cli.ipynb #39d05fd9
+# %% ../nbs/13_cli.ipynb #6738a9a2
 def print_files(
     name: str,          # of the data set
     files: pd.DataFrame # of `verify.probe_index`
@@ -226,7 +226,7 @@ def open_cluster(
         if value not in ('', None): raise PrismError(f'{name} is {value}, but that is for --engine ray')
     yield None
 
-# %% ../nbs/13_cli.ipynb #ea182ff4
+# %% ../nbs/13_cli.ipynb #87ef6248
 def make_run(
     config: profiles.StudyConfig,
     method: str,
@@ -269,7 +269,7 @@ def load_if_same_run(path: Path, run: str) -> SyntheticDataset|None:
         return None
     return condensed if condensed.metadata.get('run') == run else None
 
-# %% ../nbs/13_cli.ipynb #e1c8e5bf
+# %% ../nbs/13_cli.ipynb #fcde9ead
 MethodOption = Annotated[str, typer.Option(
     help='Method: ' + ', '.join(name for name, method in METHODS.items() if not method.full_data) + '.')]
 ParameterizationOption = Annotated[str|None, typer.Option(
@@ -318,7 +318,7 @@ def condense_command(
     stored = sum(condensed.frames_per_video())
     print(f'{out}: {len(condensed)} videos, {stored:.0f} stored frames, {condensed.storage():,} bytes')
 
-# %% ../nbs/13_cli.ipynb #e9827fcb
+# %% ../nbs/13_cli.ipynb #438dedf9
 def load_or_condense(
     out: Path,                      # file of the condensed set
     run: runs.Run,
@@ -372,7 +372,7 @@ def show_command(condensed: CondensedArgument, out: OutOption):
     else: save_figure(frame_strip(videos, names, source.key_frames), out)
     print(out)
 
-# %% ../nbs/13_cli.ipynb #112be088
+# %% ../nbs/13_cli.ipynb #3617fbd0
 DatasetsOption = Annotated[str, typer.Option('--dataset', '--datasets', help='Data sets, separated by commas.')]
 TablesOption = Annotated[str, typer.Option(
     help='Tables, separated by commas: ' + ', '.join(papermill.TABLES) + '; default: all that the data set has.')]
