@@ -59,7 +59,7 @@ pre, code {{ white-space: pre-wrap; font-size: .88em; }}
 </body></html>
 '''
 
-# %% ../../nbs/report/html.ipynb #75628ce0
+# %% ../../nbs/report/html.ipynb #b7832128
 def render_html(
     nb: NotebookNode,  # executed, and stripped by `papermill.strip_notebook`
     title: str         # of the page

@@ -71,7 +71,7 @@ def keep_keys(metadata: NotebookNode, *keys: str) -> NotebookNode:
     "The metadata of some keys."
     return NotebookNode({key: metadata[key] for key in keys if key in metadata})
 
-# %% ../../nbs/report/papermill.ipynb #c5c61e57
+# %% ../../nbs/report/papermill.ipynb #4cd4fbee
 def strip_code_cell(
     cell: NotebookNode   # changed in place
 ) -> None:
@@ -107,7 +107,7 @@ TABLES = {   # name → notebook, title
 PAPER_TABLES = [name for name in TABLES if name not in ('tuning', 'section')]
 MAIN_METHODS = ['random', 'dm', 'prism']
 
-# %% ../../nbs/report/papermill.ipynb #63e15993
+# %% ../../nbs/report/papermill.ipynb #0708db7f
 MOTIONSHAPES_RATES = {
     1: dict(dm=dict(lr=[5., 10., 20., 30., 50., 70., 100.]),
             wang=dict(lr=[10., 30., 100., 300., 1000.], static_lr=[10., 30., 100.], hallucinator_lr=[1e-4, 1e-3, 1e-2]),
@@ -125,7 +125,7 @@ JHMDB_RATES = {
             prism=dict(lr=[5., 10., 20., 40.])),
 }
 
-# %% ../../nbs/report/papermill.ipynb #cfec46c9
+# %% ../../nbs/report/papermill.ipynb #859580c3
 QUICK_MOTIONSHAPES = {   # table → parameters
     'first': dict(methods=MAIN_METHODS),
     '1': dict(vpc=[1, 5, 10]),
@@ -143,7 +143,7 @@ QUICK_JHMDB = {
     'tuning': dict(seeds=1, length_seeds=2, batches={1: [30, 60, 120]}, rates=JHMDB_RATES),
 }
 
-# %% ../../nbs/report/papermill.ipynb #a15bc43b
+# %% ../../nbs/report/papermill.ipynb #03143962
 def paper_parameters(config: StudyConfig) -> dict[str, dict]: # table → parameters
     "The parameters of the paper's profile: all numbers of videos per class that it has for a data set."
     vpc = [1, *config.per_vpc]
@@ -154,7 +154,7 @@ def paper_parameters(config: StudyConfig) -> dict[str, dict]: # table → parame
         '4': dict(starts=[2, 3, 4, 6, 8]),
     }
 
-# %% ../../nbs/report/papermill.ipynb #de0d0bce
+# %% ../../nbs/report/papermill.ipynb #b2fa07c5
 TABLE_PARAMETERS = {   # profile, data set → table → parameters; `DEFAULT`: a data set that has no entry of its own
     ('smoke', 'motionshapes'): {'first': dict(methods=MAIN_METHODS)},
     ('quick', 'motionshapes'): QUICK_MOTIONSHAPES,
@@ -170,7 +170,7 @@ def table_parameters(
     "The parameters that a profile sets for a data set."
     return TABLE_PARAMETERS.get((profile, dataset), TABLE_PARAMETERS.get((profile, DEFAULT), {}))
 
-# %% ../../nbs/report/papermill.ipynb #675c0be4
+# %% ../../nbs/report/papermill.ipynb #208ca56b
 def report_dir(
     profile: str,
     dataset: str
