@@ -33,7 +33,7 @@ from .core.source import source_hash
 from .data.clips import Clips
 from .initialization import initial_videos
 from .insertion import Schedule
-from .networks import build, reset_parameters
+from .networks import autocast_precision, build, reset_parameters
 from .recipe import Recipe
 from .targets import Targets
 
@@ -200,10 +200,11 @@ class Condenser(CheckpointedState):
         "Do one iteration: gradient of the dense videos, backpropagated to what is stored; a step of SGD; insertion."
         started = time.perf_counter()
         self.start_iteration()
-        videos = self.parameters.sample(self.rng('pairs'))
-        losses, gradient = video_gradient(self, videos)
-        check_divergence(self, losses)
-        videos.backward(gradient)
+        with autocast_precision('float32'):   # also on a GPU: fewer bits would spoil the gradient of the pixels
+            videos = self.parameters.sample(self.rng('pairs'))
+            losses, gradient = video_gradient(self, videos)
+            check_divergence(self, losses)
+            videos.backward(gradient)
         self.optimizer.step()
         self.optimizer.zero_grad()
         if self.schedule.allows(self.iteration): self.insert_frames(gradient)

@@ -82,7 +82,7 @@ class Registry(Mapping[str, Any]):
         if before != module and not is_same_definition(self._parts[name], part, {before, module}):
             raise PrismError(f'{self.kind} {name!r} is registered twice: in {before} and in {module}')
         self._parts[name] = part
-        self._modules[name] = module
+        self._modules[name] = before if module == '__main__' else module   # a notebook's definition is the exported one's
 
     def register(self,
         name: str,          # of the part
