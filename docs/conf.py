@@ -31,6 +31,7 @@ myst_enable_extensions = ["dollarmath", "colon_fence"]
 myst_heading_anchors = 4
 suppress_warnings = ["mystnb.unknown_mime_type"]   # a widget's state is not shown; its text is
 
+nitpick_ignore = [("py:class", f"torch.nn.modules.rnn.{name}") for name in ("GRU", "LSTM")]
 autodoc_member_order = "bysource"
 autodoc_typehints = "none"   # they are shown with the parameters, from the docments
 autodoc_preserve_defaults = True
@@ -62,7 +63,8 @@ def format_type(annotation):
 
 def one_line(text):
     text = " ".join((text or "").split())
-    return text.replace("\\", "\\\\").replace("*", "\\*").replace("|", "\\|").replace("`", "")
+    text = text.replace("\\", "\\\\").replace("*", "\\*").replace("|", "\\|").replace("`", "")
+    return re.sub(r"(?<=\w)_(?!\w)", r"\\_", text)   # not a link
 
 
 def raised_errors(thing):

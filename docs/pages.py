@@ -69,7 +69,7 @@ LINK = re.compile(r'(?<=\]\()(?![a-z]+:|#)[^)#\s]+|(?<=src=")(?![a-z]+:)[^"]+|(?
 EXTERNAL = re.compile(r"\[([^\]]+)\]\(https?:[^)]+\)")      # the site reads the same offline
 COLOURS = re.compile(r' style="[^"]*color[^"]*"')          # a terminal's, which cannot be read on every background
 CODE = re.compile(r"(```.*?```|`[^`\n]*`)", re.S)           # without links
-ANCHOR = re.compile(r"(?<=\]\(#)[^)]+")                     # a heading of the same page, as notebooks name it
+ANCHOR = re.compile(r"(?<=\]\(#)[^)]+|(?<=\.ipynb#)[^)]+")  # a heading, as notebooks name it
 
 
 def relink(text: str, source: str, page: str) -> str:

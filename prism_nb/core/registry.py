@@ -81,8 +81,9 @@ class Registry(Mapping[str, Any]):
         before = self._modules.get(name, module)
         if before != module and not is_same_definition(self._parts[name], part, {before, module}):
             raise PrismError(f'{self.kind} {name!r} is registered twice: in {before} and in {module}')
+        if module == '__main__' != before: return   # the exported definition of what a notebook defines
         self._parts[name] = part
-        self._modules[name] = before if module == '__main__' else module   # a notebook's definition is the exported one's
+        self._modules[name] = module
 
     def register(self,
         name: str,          # of the part
