@@ -62,7 +62,7 @@ def number(module: str) -> str:
 @cache
 def modules() -> tuple[str, ...]:
     """All modules, each after those that it imports: by layer, then by number, then by import."""
-    order = [*TopologicalSorter({name: imports(name) for name in sorted(notebooks())}).static_order()]
+    order = [*TopologicalSorter({name: sorted(imports(name)) for name in sorted(notebooks())}).static_order()]
     return tuple(sorted(order, key=lambda name: ([*LAYERS].index(layer(name)), number(name), order.index(name))))
 
 

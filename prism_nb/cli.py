@@ -59,6 +59,7 @@ def full_option_name(name: str) -> str:
     "Resolve an alias of an option."
     return OPTION_ALIASES.get(name, name)
 
+# %% ../nbs/13_cli.ipynb #0d526937
 app = typer.Typer(
     help='PRISM, video dataset condensation: condense, evaluate, and reproduce the paper.', no_args_is_help=True,
     add_completion=False, pretty_exceptions_enable=False, context_settings=dict(token_normalize_func=full_option_name))
@@ -78,6 +79,7 @@ def main() -> None:
     except PermissionError as e:
         exit_with(f'{e.filename}: {e.strerror}')
 
+# %% ../nbs/13_cli.ipynb #3d468210
 def exit_with(message: str) -> None:
     "Print an error and exit with code 2."
     print(f'prism-nb: {message}', file=sys.stderr)
@@ -160,6 +162,7 @@ def write_index(
     print_files(name, files)
     print(next(iter(paths.values())))
 
+# %% ../nbs/13_cli.ipynb #d0888f8d
 def describe_index(index: pd.DataFrame) -> str:
     "Count classes, clips and source videos of an index."
     train, test = ((index.split == split).sum() for split in ('train', 'test'))
@@ -380,6 +383,7 @@ def split_names(text: str) -> tuple[str, ...]:
     "Split a list of names at its commas."
     return tuple(name.strip() for name in text.split(',') if name.strip())
 
+# %% ../nbs/13_cli.ipynb #c51d21e1
 def print_page_status(result: front.PageResult) -> front.PageResult: # the same
     "Print where a page is, or why it could not be built."
     page, error = result.page, result.error

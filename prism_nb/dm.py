@@ -62,6 +62,7 @@ class Embedder(Protocol):
     "A network that embeds videos, as those of `networks` do."
     def embed(self, x: Tensor) -> Tensor: ...   # (B,T,3,H,W) → (B,D)
 
+# %% ../nbs/03_dm.ipynb #9d58d190
 @OBJECTIVES.register('dm')
 class DistributionMatching(Objective):
     "Match the mean features of a class (DM, Zhao and Bilen 2023)."

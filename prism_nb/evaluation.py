@@ -69,6 +69,7 @@ def fetch(source, indices, generator: torch.Generator) -> Tensor: # (n,T,3,H,W),
     if not isinstance(source, Clips): return source.videos(indices).to(get_device())
     return source.batch(indices, clip_index=sample_clip_index(source, indices, generator))
 
+# %% ../nbs/07_evaluation.ipynb #4c8fe29d
 def shuffled_batches(
     source,     # has .labels and .videos(indices)
     batch: int  # videos per step

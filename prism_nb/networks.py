@@ -175,6 +175,7 @@ class CNNGRU(CNNRNN):
     rnn_cls = nn.GRU
     hidden_divisor = 8
 
+# %% ../nbs/06_networks.ipynb #b153316c
 @NETWORKS.register('cnn-lstm')
 class CNNLSTM(CNNRNN):
     "CNN + LSTM."
@@ -199,6 +200,7 @@ def reset_parameters(
             for parameter in own: uniform_(parameter, fan_in**-.5, generator)
     return network
 
+# %% ../nbs/06_networks.ipynb #fbf2f253
 def uniform_(parameter: Tensor, bound: float, generator: torch.Generator) -> None:
     "Fill a parameter uniformly in ±bound, drawn on the CPU."
     parameter.copy_(torch.empty(parameter.shape).uniform_(-bound, bound, generator=generator))

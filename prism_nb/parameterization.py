@@ -30,6 +30,7 @@ class RecipeLike(Protocol):
     def iterations(self) -> int: ...
     def options_for(self, part) -> Any: ...
 
+# %% ../nbs/05_parameterization.ipynb #ae16f8db
 class CondenserLike(Protocol):
     "What parameterizations read of a `condensation.Condenser`."
     labels: range                              # classes that are condensed

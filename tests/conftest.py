@@ -1,6 +1,7 @@
 """What several tests need: the repository, its commands, a decoded data set and, where they are, the real clips."""
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -89,6 +90,15 @@ def data_dir(tmp_path, decoded_data):
     return folder
 
 
+def run_main():
+    """Run the command line in this process; its signal handler does not outlive it."""
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        main()
+    finally:
+        signal.signal(signal.SIGTERM, handler)
+
+
 @pytest.fixture
 def expect_error(monkeypatch, capsys):
     """Run a command that must end with one line on stderr and exit code 2; return the line."""
@@ -97,7 +107,7 @@ def expect_error(monkeypatch, capsys):
         for name, value in environment.items():
             monkeypatch.setenv(name, str(value))
         with pytest.raises(SystemExit) as ended:
-            main()
+            run_main()
         message = capsys.readouterr().err
         assert ended.value.code == 2
         assert len(message.strip().splitlines()) == 1, message
@@ -115,6 +125,6 @@ def run_cli(monkeypatch, capfd, tmp_path):
     def run(*command):
         monkeypatch.setattr(sys, "argv", ["prism-nb", *map(str, command)])
         with pytest.raises(SystemExit) as ended:
-            main()
+            run_main()
         return ended.value.code or 0, *capfd.readouterr()
     return run

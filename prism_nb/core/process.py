@@ -52,11 +52,13 @@ def glibc() -> ctypes.CDLL|None:
     library = ctypes.CDLL(None)
     return library if hasattr(library, 'gnu_get_libc_version') else None
 
+# %% ../../nbs/core/process.ipynb #b77cab6c
 def malloc_keep_freed() -> None:
     "Let this process reuse freed memory instead of returning it to the system; without glibc, do nothing."
     if library := glibc():
         for option, value in MALLOPT_KEEP.items(): library.mallopt(option, value)
 
+# %% ../../nbs/core/process.ipynb #01a5859f
 def malloc_trim() -> None:
     "Return all freed memory to the system, even after `malloc_keep_freed`; without glibc, do nothing."
     if library := glibc(): library.malloc_trim(0)
@@ -70,6 +72,7 @@ def reset_peak_memory() -> None:
     malloc_trim()
     if PROC_CLEAR_REFS.exists(): PROC_CLEAR_REFS.write_text('5')
 
+# %% ../../nbs/core/process.ipynb #3349d5b5
 def peak_memory_mb() -> float: # MB
     "Return the peak memory since `reset_peak_memory`; elsewhere than on Linux, since the process started."
     peak = re.search(r'VmHWM:\s+(\d+)', PROC_STATUS.read_text()) if PROC_STATUS.exists() else None
@@ -95,6 +98,7 @@ def defer_signals() -> Iterator[None]:
         for number, handler in handlers.items(): signal.signal(number, handler)
         if received: deliver(received[0], handlers[signal.Signals(received[0])])
 
+# %% ../../nbs/core/process.ipynb #6953c56d
 def deliver(number: int, handler) -> None:
     "Call the handler of a signal, or, if that is the system's, send the signal to this process."
     if callable(handler): handler(number, None)   # a worker of Ray would not receive the signal
@@ -107,6 +111,7 @@ def child_processes() -> list[psutil.Process]:
     "List the processes that this one started, and those that they started."
     return psutil.Process().children(recursive=True)
 
+# %% ../../nbs/core/process.ipynb #fb61095b
 def exit_on_sigterm(
     children: Callable[[], list[psutil.Process]] = child_processes   # processes that receive SIGTERM too
 ) -> None:

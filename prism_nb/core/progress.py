@@ -25,6 +25,7 @@ def set_step_callback(
     global _step_callback
     _step_callback = callback
 
+# %% ../../nbs/core/progress.ipynb #be8ff72f
 def iterate_with_callback(iterable: Iterable, callback: Callable[[], object]) -> Iterator:
     "Yield the items of `iterable`, calling `callback` after each."
     for item in iterable:

@@ -33,6 +33,7 @@ def part_modules() -> list[str]:
     found = pkgutil.walk_packages(package.__path__, 'prism_nb.', onerror=lambda name: None)
     return [module.name for module in found if not module.name.startswith(ABOVE_PARTS)]
 
+# %% ../../nbs/core/registry.ipynb #91ee0c40
 @cache
 def load_parts() -> None:
     "Import every module that registers parts: this package's, then the plug-ins'."

@@ -34,6 +34,7 @@ def remove_docstring(node: ast.Module|ast.ClassDef|ast.FunctionDef|ast.AsyncFunc
     "Remove the docstring of a module, class or function, if it has one."
     if ast.get_docstring(node, clean=False) is not None: node.body = node.body[1:] or [ast.Pass()]
 
+# %% ../../nbs/core/source.ipynb #46b1e06c
 @cache
 def parse_module(
     name: str      # full name of a module that has a source file

@@ -185,6 +185,7 @@ def list_videos(folder: Path) -> list[str]:
     paths = (path for path in folder.iterdir() if path.suffix.lower() in VIDEO_SUFFIXES)
     return sorted(path.name for path in paths if not path.name.startswith('.'))
 
+# %% ../../nbs/data/annotations.ipynb #baa4b1c3
 def find_videos(folder: Path) -> dict[str, str]: # name without suffix → path below the folder
     "Find the video files of a folder and of its sub-folders."
     found = {Path(name).stem: name for name in list_videos(folder)}
@@ -253,6 +254,7 @@ def read_ssv2_json(
     prefixes = [f'{folder}{prefix}' for folder in ('', 'labels/') for prefix in ('something-something-v2-', '')]
     return read_json(root/first_existing(root, *(f'{prefix}{name}.json' for prefix in prefixes)), kind)
 
+# %% ../../nbs/data/annotations.ipynb #a75dc541
 def parse_ssv2_entry(
     entry: dict,          # a clip: id, template
     classes: dict,        # class → number

@@ -77,6 +77,7 @@ def root_file(name: str) -> Path:
     "Return the path of the file that records the folder of a data set."
     return data_dir()/'datasets'/f'{name}.json'
 
+# %% ../../nbs/data/datasets.ipynb #a278f4dd
 def register_root(
     name: str,       # a data set; or a new name, for a folder of your own
     root: str|Path,  # its folder
@@ -118,6 +119,7 @@ def get_dataset(
         raise PrismError(f"dataset is {name!r}, but must be one of: {', '.join([*DATASETS, *folders])}")
     return folder_dataset(name, registered['options'])
 
+# %% ../../nbs/data/datasets.ipynb #657ba7c2
 def folder_dataset(name: str, options: dict) -> DatasetSpec:
     "Describe a folder of your own as a data set."
     licence = 'Only the owner of these videos can say how they are licensed.'

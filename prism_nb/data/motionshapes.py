@@ -59,6 +59,7 @@ def constant_distance(
     radius = rng.uniform(13, 22)
     return np.full_like(t, radius), np.zeros_like(t), {'radius': radius}
 
+# %% ../../nbs/data/motionshapes.ipynb #54569d8c
 def traverse(rng: Generator, t: np.ndarray) -> tuple[np.ndarray, np.ndarray, dict]:
     "Move in to the anchor and out again, at constant speed in pixels per frame."
     speed = rng.uniform(.9, 1.2)
@@ -72,6 +73,7 @@ def accelerate(rng: Generator, t: np.ndarray) -> tuple[np.ndarray, np.ndarray, d
     progress = 2*(t/(FRAMES - 1))**2 - 1   # from -1 to 1; 0 at the anchor
     return reach*abs(progress), 1.*(progress >= 0), {'reach': reach}
 
+# %% ../../nbs/data/motionshapes.ipynb #045965e0
 def oscillate(rng: Generator, t: np.ndarray) -> tuple[np.ndarray, np.ndarray, dict]:
     "Move in and out, again and again."
     reach = rng.uniform(21, 28)
@@ -80,6 +82,7 @@ def oscillate(rng: Generator, t: np.ndarray) -> tuple[np.ndarray, np.ndarray, di
     angle = 2*math.pi*t/period + phase
     return reach*abs(np.sin(angle)), angle//math.pi, {'reach': reach, 'period': period, 'phase': phase}
 
+# %% ../../nbs/data/motionshapes.ipynb #c5dd5a12
 DISTANCES = {'Cross': oscillate,
              'Disc': constant_distance,
              'Ring': constant_distance,
@@ -106,11 +109,13 @@ def jump(rng: Generator, t: np.ndarray, passes: np.ndarray) -> tuple[np.ndarray,
     frame = rng.integers(12, 28)
     return angle*(t >= frame), [frame], {'angle': angle}
 
+# %% ../../nbs/data/motionshapes.ipynb #4b67af82
 def rotate(rng: Generator, t: np.ndarray, passes: np.ndarray) -> tuple[np.ndarray, list|np.ndarray, dict]:
     "Turn at constant speed."
     period = float(rng.choice([-1, 1])*rng.uniform(22, 34))   # negative: counter-clockwise
     return 2*math.pi*t/period, [], {'period': period}
 
+# %% ../../nbs/data/motionshapes.ipynb #7ef82b76
 def swing(rng: Generator, t: np.ndarray, passes: np.ndarray) -> tuple[np.ndarray, list|np.ndarray, dict]:
     "Turn to and fro, like a pendulum."
     angle = rng.uniform(.2, .35)*math.pi

@@ -165,6 +165,7 @@ def check_duplicates(
     return [check_row(f'{what} in training and test', 0, len(across), across),
             check_row(f'{what} within training or test', 0, len(within), within, informational=True)]
 
+# %% ../../nbs/data/verify.ipynb #5e9c2f2f
 def check_leakage(
     index: pd.DataFrame,
     files: pd.DataFrame,         # path, content

@@ -126,6 +126,7 @@ def check_duration(container: InputContainer, packets: list[Packet]) -> None:
     if not promised and end < .75*seconds - 1:
         raise PrismError(f'its header promises {seconds:.1f} seconds, but it ends after {end:.1f}')
 
+# %% ../../nbs/data/video.ipynb #a87b7308
 def demux_video(container: InputContainer) -> list[Packet]: # of its first video stream
     "Read all packets of an open file; one that lost a part of its frames is an error."
     if not container.streams.video: raise PrismError('it has no video stream')

@@ -113,6 +113,7 @@ class FeatureOptions:
 
     def __post_init__(self): check_min('feature_epochs', self.feature_epochs, 1)
 
+# %% ../../nbs/methods/coresets.ipynb #c0d721e6
 class FeatureClips(RandomClips):
     "Real clips, selected by their features in a network trained on all of them."
     Options = FeatureOptions

@@ -208,5 +208,6 @@ class StaticDynamic(StaticDynamicMemories):
         static, dynamic, weight, bias = (t.detach().cpu().contiguous() for t in tensors)
         return StaticDynamicSet(static, dynamic, weight, bias, labels, self.num_frames, list(class_names), metadata)
 
+# %% ../../nbs/methods/static_dynamic.ipynb #5f905698
 WANG = Method('DM + Wang et al.', dict(parameterization='static-dynamic', init='random'), '#E69F00', 'P')
 METHODS.register('wang', WANG)

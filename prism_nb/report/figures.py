@@ -111,6 +111,7 @@ def insertion_timeline(
            yticks=range(1, length + 1, max(1, length//8)), xlabel='iteration', ylabel='frame position')
     return fig
 
+# %% ../../nbs/report/figures.ipynb #6443204f
 def inserted_frames(condensed: CondensedSet) -> np.ndarray: # (n,2)
     "Iteration, and position in the video counted from 1, of every inserted frame."
     inserted = condensed.inserted_at >= 0

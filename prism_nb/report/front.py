@@ -51,12 +51,14 @@ def read_csv_or_empty(path: Path) -> pd.DataFrame: # empty, if there is no such 
     "Read a CSV file of a report."
     return pd.read_csv(path, keep_default_na=True) if path.exists() else pd.DataFrame()
 
+# %% ../../nbs/report/front.ipynb #4c03796b
 def subtitle(name: str) -> str: # HTML
     "The sentence under the title of a table notebook."
     nb = nbformat.read(repo_root()/'nbs'/'tables'/f'{name}.ipynb', 4)
     lines = nb.cells[0].source.splitlines()
     return html.escape(next(line.removeprefix('> ') for line in lines if line.startswith('> ')))
 
+# %% ../../nbs/report/front.ipynb #380270f0
 def available_tables(folder: Path) -> dict[str, str]: # name of the page → title
     "List the tables that a report folder has."
     return {name: title for name, title in dict(TABLES.values()).items() if (folder/f'{name}.html').exists()}
@@ -118,6 +120,7 @@ def table_summary_html(
         return head + results_table(table.assign(failed=reasons), 'row', paper_dataset)
     return head + storage_html(table, paper_dataset) if 'stored_bytes' in table else head
 
+# %% ../../nbs/report/front.ipynb #466d8ac0
 def storage_html(
     table: pd.DataFrame,  # title, vpc, key_frames_a_video, stored_bytes, paper
     paper_dataset: str    # the paper's data set of the last column
@@ -144,6 +147,7 @@ def index_body(
     parts += [table_summary_html(folder, name, title) for name, title in tables.items()]
     return '\n'.join(parts)
 
+# %% ../../nbs/report/front.ipynb #11c3cf32
 def write_index(folder: Path) -> Path: # the page
     "Write the front page of a report folder."
     path = folder/'index.html'
@@ -190,6 +194,7 @@ def readme_claims() -> str: # Markdown
     if more_videos: sentences.append('At more videos per class, on MotionShapes: ' + '; '.join(more_videos))
     return '. '.join(sentences) + '.'
 
+# %% ../../nbs/report/front.ipynb #fc315c5c
 def outcome_counts(folder: str, dataset: str) -> str:
     "Count the paper's claims by outcome."
     claims = collect_claims(reports_dir()/folder)
@@ -197,6 +202,7 @@ def outcome_counts(folder: str, dataset: str) -> str:
     outcomes = ', '.join(f'{found[verdict]} {verdict}' for verdict in VERDICT_MARKS if verdict in found)
     return f'{get_dataset(dataset).title}: {outcomes}'
 
+# %% ../../nbs/report/front.ipynb #de734246
 def main_methods_at_more_videos() -> list[str]: # one entry per number of videos
     "List the accuracy of the main methods at more than one video per class, next to the paper's."
     table = read_table1('quick')

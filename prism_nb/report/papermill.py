@@ -49,6 +49,7 @@ def validate_parameters(
     for name, expected in types.items():
         check_type(name, given[name], expected if isinstance(expected, tuple) else (expected,))
 
+# %% ../../nbs/report/papermill.ipynb #07ca784e
 def check_type(name: str, value, types: tuple[type, ...]) -> None:
     "Raise `PrismError` unless a parameter has one of some types; a truth value is not a number."
     if isinstance(value, types) and (bool in types or not isinstance(value, bool)): return
@@ -67,6 +68,7 @@ def strip_notebook(
         if cell.cell_type == 'code': strip_code_cell(cell)
     return nb
 
+# %% ../../nbs/report/papermill.ipynb #22aff49e
 def keep_keys(metadata: NotebookNode, *keys: str) -> NotebookNode:
     "The metadata of some keys."
     return NotebookNode({key: metadata[key] for key in keys if key in metadata})

@@ -102,6 +102,7 @@ def write_records(
         for record in records: lines += record_lines(row, record)
     write_csv(pd.DataFrame(lines), path)
 
+# %% ../../nbs/report/tables.ipynb #3d74d783
 def record_lines(row: str, r: dict) -> list[dict]: # one per evaluated network
     "Make the lines of one record."
     run, first_seed = r['run'], r['seed']*r['run']['config']['num_eval']

@@ -97,6 +97,7 @@ class Cluster:
         by_gpu = available.get('GPU', 0)/self.gpus if self.gpus else math.inf
         return max(1, int(min(available.get('CPU', 0), by_gpu)))
 
+# %% ../../nbs/study/cluster.ipynb #b525edc9
 def gpus_per_job(
     requested: float|None,  # None: a whole one, if there are any
     available: float        # in the cluster
@@ -139,6 +140,7 @@ class StepCounter:
         "Number of steps so far."
         return self.steps
 
+# %% ../../nbs/study/cluster.ipynb #f7650b23
 def run_job(settings: dict, counter, function: Callable, job):
     "Prepare a worker (`settings`: `PRISM_DEVICE` and `PRISM_DATA` of its machine), and call `function` with a job."
     os.environ.update(settings)
@@ -156,6 +158,7 @@ def wait(ray, submitted: list, tick: Callable) -> None:
         tick()
         ray.get(done)
 
+# %% ../../nbs/study/cluster.ipynb #cb27f56c
 def cancel(ray, submitted: list, seconds: float = 60.) -> None:
     "Interrupt jobs, and wait until they have left their checkpoints."
     for job in submitted: ray.cancel(job)
@@ -226,6 +229,7 @@ class RayExecutor:
         "Call `function` with each job."
         with ray_cluster(self.address, self.gpus) as cluster: return map_jobs(cluster, function, jobs, desc, total)
 
+# %% ../../nbs/study/cluster.ipynb #4a5d1f24
 def get_executor(
     workers: int = 0,       # processes on this machine; 0: as many as cores, or one for a GPU
     ray_address: str = '',  # of a cluster; '': this machine
@@ -278,6 +282,7 @@ class ClipsRef:
         pixels = np.load(self.pixels, mmap_mode='r') if isinstance(self.pixels, Path) else import_ray().get(self.pixels)
         return replace(self.clips, pixels=pixels)
 
+# %% ../../nbs/study/cluster.ipynb #0ab216a9
 def share_clips(cluster: Cluster, clips: Clips) -> ClipsRef:
     "Make a reference to clips: by path if every machine sees the file, else through the object store."
     light = replace(clips, pixels=None, resident={}, gpu_share=cluster.gpus or 1.)
@@ -315,6 +320,7 @@ def split_classes(
     if shards > classes: raise PrismError(f'shards is {shards}, but there are only {classes} classes')
     return [range(i*classes//shards, (i + 1)*classes//shards) for i in range(shards)]
 
+# %% ../../nbs/study/cluster.ipynb #d7bdda8f
 def condense_shard(job: tuple) -> SyntheticDataset:
     "Condense one shard; a job is (reference to the clips, recipe, seed, seconds between checkpoints, classes)."
     clips, recipe, seed, checkpoint_seconds, labels = job

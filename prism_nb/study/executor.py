@@ -57,6 +57,7 @@ def init_worker(steps) -> None: # steps: a shared counter
     exit_on_sigterm()
     threading.Thread(target=exit_with_parent, daemon=True).start()
 
+# %% ../../nbs/study/executor.ipynb #c9e922d6
 def exit_with_parent() -> None:
     "Wait for the parent process to end, then end this one."
     parent = multiprocessing.parent_process()

@@ -41,6 +41,7 @@ def write_record(path: Path, record: dict) -> None:
     "Write a record with its hash, atomically."
     write_json(path, {**record, 'digest': stable_hash(record)})
 
+# %% ../../nbs/study/records.ipynb #49999c5d
 def read_record(path: Path) -> dict|None: # None: it is missing or damaged
     "Read a record."
     try:

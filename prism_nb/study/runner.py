@@ -119,6 +119,7 @@ def execute_safely(run: Run, gpu_share: float = 1.) -> dict: # the record
     write_record(run.record_path(), record)
     return record
 
+# %% ../../nbs/study/runner.ipynb #4b6b207c
 def failed_record(run: Run, error: str, **more) -> dict:
     "Make the record of a run that failed."
     return dict(run=asdict(run), method=run.method, seed=run.seed, scores=[], error=error, **provenance(), **more)
@@ -137,6 +138,7 @@ def describe(runs: list[Run], workers: int) -> str:
     "Describe what is executed, for messages."
     return f'{len(runs)} runs of {runs[0].config.dataset}, {workers} at a time'
 
+# %% ../../nbs/study/runner.ipynb #99834a6d
 def run_missing(
     runs: list[Run],         # whose records are missing
     executor: Executor,

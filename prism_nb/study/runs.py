@@ -38,6 +38,7 @@ def load_clips(
     "Load the clips of a study."
     return datasets.load(config.dataset, root, config.sampling, config.crop, config.split_id(seed), workers)
 
+# %% ../../nbs/study/runs.ipynb #fb72d9b1
 def load_index(
     config: StudyConfig,
     root: str = '',
