@@ -146,10 +146,12 @@ def parse_option(
     "Parse one `--option` of the command line."
     name, equals, value = text.partition('=')
     if not name or not equals: raise PrismError(f'option is {text!r}, but must be key=value')
-    try:
-        return name, json.loads(value)
-    except json.JSONDecodeError:
-        return name, value
+    for read in (json.loads, float):
+        try:
+            return name, read(value)
+        except ValueError:
+            continue
+    return name, value
 
 # %% ../../nbs/core/registry.ipynb #reg00024
 OBJECTIVES = Registry('objective')                 # subclasses of `dm.Objective`

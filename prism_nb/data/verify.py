@@ -22,7 +22,7 @@ from av.error import FFmpegError
 from ..core.errors import PrismError, check_min
 from ..core.progress import progress_bar
 from .datasets import get_dataset, resolve_root
-from .video import count_frames, demux_video
+from .video import count_frames, demux_video, open_video
 
 # %% ../../nbs/data/verify.ipynb #0dc8d4c1
 HEADER_FIELDS = ('frames', 'fps', 'width', 'height')
@@ -33,7 +33,7 @@ def probe_header(path: Path) -> dict: # `HEADER_FIELDS`, None where unreadable; 
     unknown = dict.fromkeys(HEADER_FIELDS)
     try:
         if not path.stat().st_size: return unknown | dict(problem='it is empty')
-        with av.open(str(path)) as container:
+        with open_video(path) as container:
             stream = container.streams.video[0]
             fps = float(stream.average_rate or 0)
             seconds = (container.duration or 0)/av.time_base
@@ -51,7 +51,7 @@ def probe_file(path: Path) -> dict: # `HEADER_FIELDS`, problem, content: a hash,
     if found['problem']: return found
     with path.open('rb') as f: found['content'] = hashlib.file_digest(f, 'blake2b').hexdigest()[:32]
     try:
-        with av.open(str(path)) as container: found['frames'] = count_frames(demux_video(container))
+        with open_video(path) as container: found['frames'] = count_frames(demux_video(container))
     except (FFmpegError, PrismError) as e:
         found['problem'] = str(e)
     return found

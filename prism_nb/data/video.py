@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['ENCODERS', 'DECODERS', 'DECODER_VERSION', 'TRANSIENT_ERRNOS', 'write_video', 'ClipSampling', 'ResizeCrop',
-           'resize_frames', 'count_frames', 'check_duration', 'demux_video', 'rotate_upright', 'decode_pyav',
-           'decode_decord', 'TransientReadError', 'read_error', 'decode_clips']
+           'resize_frames', 'count_frames', 'check_duration', 'open_video', 'demux_video', 'rotate_upright',
+           'decode_pyav', 'decode_decord', 'TransientReadError', 'read_error', 'decode_clips']
 
 # %% ../../nbs/data/video.ipynb #f0107e2c
 import errno
@@ -27,8 +27,6 @@ from av.video.stream import VideoStream
 
 from ..core.errors import PrismError, check_choice, check_min
 from ..core.files import atomic_write
-
-av_logging.set_level(av_logging.PANIC)   # what is wrong with a file is said by the exceptions below
 
 # %% ../../nbs/data/video.ipynb #af1d9f6d
 ENCODERS = {   # suffix → codec, its options
@@ -126,6 +124,12 @@ def check_duration(container: InputContainer, packets: list[Packet]) -> None:
     if not promised and end < .75*seconds - 1:
         raise PrismError(f'its header promises {seconds:.1f} seconds, but it ends after {end:.1f}')
 
+# %% ../../nbs/data/video.ipynb #opv00001
+def open_video(path: str|Path) -> InputContainer:
+    "Open a file to read it; what is wrong with it is reported by exceptions, not by FFmpeg's log."
+    av_logging.set_level(av_logging.PANIC)
+    return av.open(str(path))
+
 # %% ../../nbs/data/video.ipynb #a87b7308
 def demux_video(container: InputContainer) -> list[Packet]: # of its first video stream
     "Read all packets of an open file; one that lost a part of its frames is an error."
@@ -154,7 +158,7 @@ def decode_pyav(
     size: tuple[int, int]   # height, width
 ) -> np.ndarray:            # (num_clips,T,height,width,3) uint8
     "Decode the clips of a file with PyAV, resized by area."
-    with av.open(str(path)) as container:
+    with open_video(path) as container:
         packets = demux_video(container)
         frame_ids, inverse = np.unique(sampling.indices(count_frames(packets)), return_inverse=True)
         reformatter = VideoReformatter()
@@ -175,7 +179,7 @@ def decode_decord(
     "Decode the clips of a file with decord: one contiguous read from the start, then a selection."
     import decord
     decord.logging.set_level(decord.logging.QUIET)
-    with av.open(str(path)) as container: length = count_frames(demux_video(container))
+    with open_video(path) as container: length = count_frames(demux_video(container))
     frame_ids, inverse = np.unique(sampling.indices(length), return_inverse=True)
     reader = decord.VideoReader(str(path), num_threads=1)
     if len(reader) <= frame_ids[-1]: raise PrismError(f'frame {frame_ids[-1]} cannot be decoded')
