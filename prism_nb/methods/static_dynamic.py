@@ -41,7 +41,7 @@ def hallucinate(
     weight: Tensor,    # (3,4,3,3,3)
     bias: Tensor       # (3,)
 ) -> Tensor:           # (N·S·D,T,3,H,W), pair by pair
-    "Combine every static frame of a video with every dynamic memory of it by a 3×3×3 convolution."
+    "Combine every static frame of a video with each of its dynamic memories by a 3×3×3 convolution."
     (n, s, *_), (_, d, t, *_) = static.shape, dynamic.shape
     band = temporal_kernels(weight, t)
     content = conv2d(static.flatten(0, 1), band[:, :, :3].sum(3).flatten(0, 1), padding=1).unflatten(0, (n, s, 1))
