@@ -275,7 +275,8 @@ def load_if_same_run(path: Path, run: str) -> SyntheticDataset|None:
 MethodOption = Annotated[str, typer.Option(
     help='Method: ' + ', '.join(name for name, method in METHODS.items() if not method.full_data) + '.')]
 ParameterizationOption = Annotated[str|None, typer.Option(
-    help='What is stored and learned: ' + ', '.join(PARAMETERIZATIONS) + "; default: the method's.")]
+    help='What is stored and learned: ' + ', '.join(
+        name for name, part in PARAMETERIZATIONS.items() if not part.is_stage) + "; default: the method's.")]
 ObjectiveOption = Annotated[str|None, typer.Option(
     help='What is matched: ' + ', '.join(OBJECTIVES) + "; default: the method's.")]
 InitOption = Annotated[str|None, typer.Option(

@@ -34,6 +34,7 @@ from .data.clips import Clips
 from .initialization import initial_videos
 from .insertion import Schedule
 from .networks import autocast_precision, build, reset_parameters
+from .parameterization import check_has_condensed_set
 from .recipe import Recipe
 from .targets import Targets
 
@@ -249,6 +250,7 @@ def condense(
     labels: range|None = None # classes of a shard, whose last checkpoint stays until the whole set is there; None: all
 ) -> SyntheticDataset:
     "Run a recipe to its end, from its last checkpoint if there is one."
+    check_has_condensed_set(recipe.parameterization)
     condenser = Condenser(clips, recipe, seed, labels)
     for _ in condenser.iterate(checkpoint_seconds): pass
     if condenser.is_shard: condenser.save_checkpoint()

@@ -66,23 +66,26 @@ class SyntheticDataset(Dataset):
     @classmethod
     def load(cls, path: str|Path) -> 'SyntheticDataset': # of the type that was saved
         "Read a set; raise `PrismError` naming the file if it is not a condensed set, or damaged."
-        return read_set(path, cls.VERSION)
+        return read_set(path)
 
 # %% ../nbs/04_condensed.ipynb #3b37617a
 def read_set(
-    path: str|Path,
-    version: int           # of the file format
-) -> SyntheticDataset:     # of the type that was saved
+    path: str|Path
+) -> SyntheticDataset:   # of the type that was saved
     "Read a condensed set; raise `PrismError` naming the file if it is not one, or damaged."
     tensors, header = load_tensors(path)
     kind, found = header.get('kind'), header.get('version')
     if not isinstance(kind, str) or kind not in SET_TYPES:
         known = ', '.join(SET_TYPES)
         raise PrismError(f'{path} is not a condensed set: its kind is {kind!r}; this code reads {known}')
-    if found != version: raise PrismError(f'{path} has version {found!r}; this code reads version {version}')
     set_type = SET_TYPES[kind]
-    fields = {set_type.TENSOR_FIELDS[name]: tensor for name, tensor in tensors.items()}
-    return set_type(**fields, num_frames=header['length'], class_names=header['classes'], metadata=header['facts'])
+    if found != set_type.VERSION:
+        raise PrismError(f'{path} has version {found!r}; this code reads version {set_type.VERSION}')
+    try:
+        fields = {set_type.TENSOR_FIELDS[name]: tensor for name, tensor in tensors.items()}
+        return set_type(**fields, num_frames=header['length'], class_names=header['classes'], metadata=header['facts'])
+    except (KeyError, TypeError) as e:
+        raise PrismError(f'{path} is not a complete {kind}: {e}') from None
 
 # %% ../nbs/04_condensed.ipynb #44a266e4
 @SET_TYPES.register('CondensedSet')

@@ -18,6 +18,7 @@ from dataclasses import dataclass, fields
 from functools import cache
 from importlib.metadata import entry_points
 from typing import Any
+from uuid import uuid4
 
 from .errors import PrismError
 
@@ -55,6 +56,7 @@ class Registry(Mapping[str, Any]):
         self.kind = kind
         self._parts: dict[str, Any] = {}
         self._modules: dict[str, str] = {}
+        self._registered: dict[str, str] = {}   # an identifier of each registration
 
     def __getitem__(self, name: str) -> Any:
         load_parts()
@@ -63,7 +65,7 @@ class Registry(Mapping[str, Any]):
 
     def __contains__(self, name: object) -> bool:
         load_parts()
-        return name in self._parts
+        return isinstance(name, str) and name in self._parts
 
     def __iter__(self) -> Iterator[str]:
         load_parts()
@@ -74,8 +76,9 @@ class Registry(Mapping[str, Any]):
         return len(self._parts)
 
     def module(self, name: str) -> str:
-        "Return the name of the module that registered a part; '' if none did."
-        return self._modules[name] if name in self else ''
+        "Return the name of the module that registered a part; '' if none did. A notebook's cell counts as a module."
+        module = self._modules[name] if name in self else ''
+        return f'{module}#{self._registered[name]}' if module == '__main__' else module
 
     def add(self, name: str, part, module: str) -> None:
         "Register `part` under `name`; a name that another module has registered is an error."
@@ -85,6 +88,7 @@ class Registry(Mapping[str, Any]):
         if module == '__main__' != before: return   # the exported definition of what a notebook defines
         self._parts[name] = part
         self._modules[name] = module
+        self._registered[name] = uuid4().hex
 
     def register(self,
         name: str,          # of the part

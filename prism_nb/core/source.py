@@ -91,5 +91,6 @@ def import_closure(
 def source_hash(
     *roots: str   # full names of modules
 ) -> str:         # 16 hexadecimal digits
-    "Hash the source of an import closure."
-    return stable_hash(*([name, ast.dump(parse_module(name))] for name in import_closure(roots)))
+    "Hash the source of an import closure; a root without a source file, like a notebook's cell, counts by its name."
+    parsed = [[name, ast.dump(parse_module(name))] for name in import_closure(roots)]
+    return stable_hash(*parsed, *sorted(root for root in roots if not module_path(root)))

@@ -145,7 +145,8 @@ def gpu_pixels(
 ) -> Tensor|None:  # (rows,T,H,W,3) uint8; None: they stay in host memory
     "Return all pixels of a data set on a GPU, if they fit; they are copied there once."
     if device.type == 'cuda' and device not in clips.resident:
-        free_bytes, _ = torch.cuda.mem_get_info(device)
+        cached_bytes = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)   # PyTorch's, unused
+        free_bytes = torch.cuda.mem_get_info(device)[0] + cached_bytes
         if clips.pixels.nbytes >= MAX_GPU_SHARE*min(1., clips.gpu_share or 1.)*free_bytes: return None
         clips.resident[device] = torch.from_numpy(np.ascontiguousarray(clips.pixels)).to(device)
     return clips.resident.get(device)

@@ -83,7 +83,7 @@ def extract_features(
     "Compute features of the training clips in a network that is trained on them; cached."
     clips = clips.train
     code = source_hash('prism_nb.evaluation', NETWORKS.module(network))
-    name = stable_hash(clips.cache_key(), seed, asdict(config), network, platform_key(), code)
+    name = stable_hash(clips.cache_key(), seed, asdict(config), network, platform_key(), torch.get_num_threads(), code)
     def compute() -> Tensor:
         model, _ = train(clips, network, f'features {seed}', config)
         return predict(model, clips, embed=True)

@@ -16,7 +16,7 @@ from torch.nn.functional import conv2d, pad
 from ..checkpoint import delete_checkpoints
 from ..condensation import Condenser
 from ..condensed import Indices, SyntheticDataset
-from ..core.errors import PrismError, check_min
+from ..core.errors import check_min
 from ..core.files import cached_tensor
 from ..core.paths import data_dir
 from ..core.process import get_device
@@ -87,6 +87,7 @@ class StaticDynamicSet(SyntheticDataset):
 class StaticFrames(FrameParameterization):
     "One frame per video, repeated T times; stage one of Wang et al."
     title = 'Static frames'
+    is_stage = True
 
     def __init__(self,
         frames: Tensor,    # (N,T,C,H,W); learning starts from the middle frame
@@ -99,10 +100,6 @@ class StaticFrames(FrameParameterization):
     def dense(self, rows: Rows = slice(None)) -> Tensor: # (n,T,C,H,W), with a graph to `frames`
         "Repeat the static frames `rows` as videos without motion."
         return self.frames[rows].expand(-1, self.num_frames, -1, -1, -1)
-
-    def to_condensed(self, *args, **metadata) -> SyntheticDataset:
-        "Refuse: this stage has no condensed set of its own."
-        raise PrismError("parameterization is 'static-frames', which is only a stage of 'static-dynamic'")
 
 # %% ../../nbs/methods/static_dynamic.ipynb #7bc13ea1
 @dataclass(frozen=True)
@@ -180,7 +177,6 @@ class StaticDynamic(StaticDynamicMemories):
     "Wang et al. as a parameterization: how it starts, what it costs, and the condensed set it becomes."
     title = 'Static and dynamic'
     Options = StaticDynamicOptions
-    splittable = False   # all classes share the hallucinator
     learning_rates = ('lr', 'static_lr')
 
     @classmethod

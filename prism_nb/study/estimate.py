@@ -171,8 +171,10 @@ def runs_with_targets(runs: list[Run]) -> list[Run]:
     computing = {}
     for i, run in enumerate(sorted(runs, key=lambda run: run.recipe.iterations)):
         recipe = run.recipe
-        shared = recipe.objective, recipe.batch_real, recipe.network, recipe.width, recipe.precision
-        computing[(run.seed, *shared) if OBJECTIVES[recipe.objective].cache_targets else i] = run
+        objective = OBJECTIVES[recipe.objective]
+        options = recipe.options_for(objective)
+        shared = recipe.objective, options, recipe.batch_real, recipe.network, recipe.width, recipe.precision
+        computing[(run.seed, *shared) if objective.cache_targets else i] = run
     return [*computing.values()]
 
 # %% ../../nbs/study/estimate.ipynb #1d9b86e3

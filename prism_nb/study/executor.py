@@ -61,7 +61,8 @@ def init_worker(steps) -> None: # steps: a shared counter
 def exit_with_parent() -> None:
     "Wait for the parent process to end, then end this one."
     parent = multiprocessing.parent_process()
-    if parent: parent.join()
+    if not parent: return
+    parent.join()
     os._exit(1)
 
 # %% ../../nbs/study/executor.ipynb #exe00008

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['condense_with_snapshots', 'load_or_condense', 'try_load', 'full_dataset', 'execute', 'execute_safely',
-           'failed_record', 'execute_if_missing', 'describe', 'run_missing', 'get_records', 'get_records_by_row',
-           'load_condensed_sets']
+           'failed_record', 'execute_if_missing', 'describe', 'run_missing', 'read_written', 'get_records',
+           'get_records_by_row', 'load_condensed_sets']
 
 # %% ../../nbs/study/runner.ipynb #i014fc55
 import math
@@ -102,7 +102,7 @@ def execute(
     return dict(
         run=asdict(run), method=run.method, seed=run.seed, scores=scores, **history, classes=clips.class_names,
         data=clips.content_hash, clips=counts, evaluate_seconds=time.perf_counter() - started,
-        peak_mb=peak_memory_mb(), **provenance(run.recipe.modules()))
+        peak_mb=peak_memory_mb(), **provenance(run.modules()))
 
 # %% ../../nbs/study/runner.ipynb #b68cbe87
 def execute_safely(run: Run, gpu_share: float = 1.) -> dict: # the record
@@ -122,7 +122,8 @@ def execute_safely(run: Run, gpu_share: float = 1.) -> dict: # the record
 # %% ../../nbs/study/runner.ipynb #4b6b207c
 def failed_record(run: Run, error: str, **more) -> dict:
     "Make the record of a run that failed."
-    return dict(run=asdict(run), method=run.method, seed=run.seed, scores=[], error=error, **provenance(), **more)
+    return dict(run=asdict(run), method=run.method, seed=run.seed, scores=[], error=error,
+                **provenance(run.modules()), **more)
 
 # %% ../../nbs/study/runner.ipynb #826e5b2b
 def execute_if_missing(run: Run, gpu_share: float = 1.) -> dict: # the record
@@ -153,6 +154,15 @@ def run_missing(
     function = partial(execute_if_missing, gpu_share=executor.gpu_share)
     executor.map(function, sorted(runs, key=length, reverse=True), f'{len(runs)} runs', sum(steps.values()))
 
+# %% ../../nbs/study/runner.ipynb #run00021
+def read_written(
+    path: Path
+) -> dict:
+    "Read the record of a run that has been executed; raise `PrismError` if it is not there."
+    record = read_record(path)
+    if record is None: raise PrismError(f'{path} is missing after its run; do all machines have the same PyTorch?')
+    return record
+
 # %% ../../nbs/study/runner.ipynb #991dc0db
 def get_records(
     runs: list[Run],
@@ -168,7 +178,7 @@ def get_records(
         paths = [run.record_path(executor.device_type) for run in runs]
         missing = [run for path, run in dict(zip(paths, runs)).items() if completed_record(path) is None]
         if missing: run_missing(missing, executor, stats)
-    return [{**(read_record(path) or {}), 'record': path.name} for path in paths]
+    return [{**read_written(path), 'record': path.name} for path in paths]
 
 # %% ../../nbs/study/runner.ipynb #90b236f7
 def get_records_by_row(

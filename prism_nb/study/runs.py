@@ -25,6 +25,7 @@ from ..data import datasets
 from ..data.clips import Clips, validation_split
 from ..data.video import ClipSampling, ResizeCrop
 from ..evaluation import TrainConfig
+from ..parameterization import check_has_condensed_set
 from ..recipe import Recipe, make_recipe
 from .profiles import StudyConfig
 
@@ -95,6 +96,10 @@ class Run:
         "Seeds of the evaluated networks; each condensation seed has its own."
         return range(self.seed*self.config.num_eval, (self.seed + 1)*self.config.num_eval)
 
+    def modules(self) -> list[str]:
+        "List the modules that define the recipe's parts and the evaluated network."
+        return [*self.recipe.modules(), NETWORKS.module(self.network)]
+
     def condensed_id(self, device_type: str = '') -> str:
         "Hash of everything that decides the condensed set, and what is measured while it is condensed."
         watched = asdict(self.config.training) if self.config.num_snapshots else None
@@ -104,8 +109,9 @@ class Run:
 
     def run_id(self, device_type: str = '') -> str:
         "Hash of everything that decides the run's numbers."
-        return stable_hash(self.condensed_id(device_type), METHODS[self.method].full_data, self.network,
-                           NETWORKS.module(self.network), asdict(self.config.training), [*self.eval_seeds()])
+        code = source_hash(NETWORKS.module(self.network))
+        return stable_hash(self.condensed_id(device_type), METHODS[self.method].full_data, self.network, code,
+                           asdict(self.config.training), [*self.eval_seeds()])
 
     def stem(self) -> str:
         "Beginning of the names of its files."
@@ -132,7 +138,8 @@ def with_learning_rates(
         raise PrismError(f'the profile for {config.dataset} has no learning rate for {method}: give one, '
                          'or choose it on validation')
     own = config.method_overrides.get(method, {})
-    rates = PARAMETERIZATIONS[settings['parameterization']].learning_rates
+    parameterization = {**settings, **overrides}.get('parameterization', Recipe.parameterization)
+    rates = PARAMETERIZATIONS[parameterization].learning_rates
     scaled = {name: own[name]*vpc for name in rates if config.lr_scales_with_vpc and name in own}
     return config.recipe_defaults | own | scaled
 
@@ -162,6 +169,7 @@ def make_runs(
         recipe = make_recipe(method) if full_data else \
             make_recipe(method, with_learning_rates(config, method, vpc, overrides), vpc=vpc, **overrides)
         own_config = full_data_config(config) if full_data else config
+        check_has_condensed_set(recipe.parameterization)
         runs += [Run(own_config, method, recipe, seed, root, eval_split, network) for seed in range(config.num_seeds)]
     return runs
 
