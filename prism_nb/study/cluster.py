@@ -220,6 +220,7 @@ class RayExecutor(GPUJobs):
     address: str           # host:port or 'auto'
     gpus: float = 0.       # per job
     is_local: bool = False
+    max_hours: float = 0.  # nothing is estimated
 
     def num_workers(self, jobs: int) -> int:
         "Number of `jobs` that are executed at a time; Ray decides, so all are counted."
@@ -233,10 +234,11 @@ class RayExecutor(GPUJobs):
 def get_executor(
     workers: int = 0,       # processes on this machine; 0: as many as cores, or one for a GPU
     ray_address: str = '',  # of a cluster; '': this machine
-    gpus: float = 0.        # per job, on a cluster
+    gpus: float = 0.,       # per job, on a cluster
+    max_hours: float = 0.   # that jobs on this machine may take by estimate; 0: no limit
 ) -> Executor:
     "Make the executor that the parameters of a table notebook describe."
-    return RayExecutor(ray_address, gpus) if ray_address else LocalExecutor(workers)
+    return RayExecutor(ray_address, gpus) if ray_address else LocalExecutor(workers, max_hours=max_hours)
 
 # %% ../../nbs/study/cluster.ipynb #4a0b22e4
 def run_on_all_nodes(

@@ -38,6 +38,11 @@ class Executor(Protocol):
         "Share of a GPU that a job may use."
         ...
 
+    @property
+    def max_hours(self) -> float:
+        "Hours that jobs on this machine may take by estimate; 0: no limit."
+        ...
+
     def num_workers(self, jobs: int) -> int:
         "Number of `jobs` that are executed at a time."
         ...
@@ -73,6 +78,7 @@ class LocalExecutor:
     is_local: bool = True
     device_type: str = ''
     gpu_share: float = 1.
+    max_hours: float = 0.   # that jobs may take by estimate; 0: no limit
 
     def num_workers(self, jobs: int) -> int:
         "Number of `jobs` that are executed at a time."

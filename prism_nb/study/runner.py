@@ -27,7 +27,15 @@ from ..core.process import EXIT_SIGTERM, peak_memory_mb, reset_peak_memory
 from ..core.registry import METHODS
 from ..data.clips import Clips
 from ..evaluation import evaluate
-from .estimate import DatasetStats, check_fit, check_memory, dataset_stats, estimate, total_memory_bytes
+from prism_nb.study.estimate import (
+    DatasetStats,
+    check_fit,
+    check_hours,
+    check_memory,
+    dataset_stats,
+    estimate,
+    total_memory_bytes,
+)
 from .executor import Executor, LocalExecutor
 from .records import completed_record, provenance, read_record, write_record
 from .runs import Run, clips_cache, num_steps
@@ -150,7 +158,10 @@ def run_missing(
     def length(run): return METHODS[run.method].full_data, steps[id(run)]*run.recipe.vpc
     if stats:
         workers = executor.num_workers(len(runs))
-        print(check_fit(estimate(runs, stats, workers), describe(runs, workers)), file=sys.stderr)
+        print('measuring this machine …', file=sys.stderr)
+        estimated = estimate(runs, stats, workers)
+        check_hours(estimated, describe(runs, workers), executor.max_hours)
+        print(check_fit(estimated, describe(runs, workers)), file=sys.stderr)
     function = partial(execute_if_missing, gpu_share=executor.gpu_share)
     executor.map(function, sorted(runs, key=length, reverse=True), f'{len(runs)} runs', sum(steps.values()))
 
