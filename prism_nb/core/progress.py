@@ -36,10 +36,12 @@ def iterate_with_callback(iterable: Iterable, callback: Callable[[], object]) ->
 def progress_bar(
     iterable: Iterable|None = None,   # to iterate over; None: call `.update()` in a `with` block
     desc: str = '',                   # shown before the bar
-    **kwargs                          # passed on to tqdm: total, unit, …
+    **kwargs                          # passed on to tqdm: total, unit, initial, …
 ) -> Any:                             # an iterator, or a tqdm bar
     "Show a tqdm bar that suits a terminal, a notebook or a log; it leaves nothing behind when it is done."
-    if _step_callback is not None and iterable is not None: return iterate_with_callback(iterable, _step_callback)
+    if _step_callback is not None and iterable is not None:
+        for _ in range(kwargs.get('initial', 0)): _step_callback()   # steps done before, by a run that resumes
+        return iterate_with_callback(iterable, _step_callback)
     if os.environ.get('PRISM_PROGRESS') == 'text':
         return text_bar(iterable, desc=desc, leave=False, delay=1, mininterval=5, ncols=90, **kwargs)
     return auto_bar(iterable, desc=desc, leave=False, delay=1, dynamic_ncols=True, **kwargs)

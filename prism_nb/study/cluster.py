@@ -6,7 +6,7 @@
 __all__ = ['MAX_RETRIES', 'import_ray', 'check_address', 'connect', 'GPUJobs', 'Cluster', 'gpus_per_job', 'ray_cluster',
            'StepCounter', 'run_job', 'wait', 'cancel', 'as_prism_error', 'map_jobs', 'RayExecutor', 'get_executor',
            'run_on_all_nodes', 'node_without', 'file_size', 'ClipsRef', 'share_clips', 'check_shared_storage',
-           'split_classes', 'condense_shard', 'condense_sharded']
+           'split_classes', 'condense_shard', 'join_shards', 'condense_sharded', 'condense_in_processes']
 
 # %% ../../nbs/study/cluster.ipynb #94072f50
 import math
@@ -18,13 +18,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 
 from ..checkpoint import CHECKPOINT_SECONDS, delete_checkpoints
-from ..condensation import condense
+from ..condensation import History, condense_with_history
 from ..condensed import SyntheticDataset, concatenate
 from ..core.errors import PrismError, check_min
 from ..core.paths import data_dir
@@ -323,10 +323,23 @@ def split_classes(
     return [range(i*classes//shards, (i + 1)*classes//shards) for i in range(shards)]
 
 # %% ../../nbs/study/cluster.ipynb #d7bdda8f
-def condense_shard(job: tuple) -> SyntheticDataset:
+def condense_shard(job: tuple) -> tuple[SyntheticDataset, History]:
     "Condense one shard; a job is (reference to the clips, recipe, seed, seconds between checkpoints, classes)."
     clips, recipe, seed, checkpoint_seconds, labels = job
-    return condense(clips.resolve(), recipe, seed, checkpoint_seconds, labels)
+    return condense_with_history(clips.resolve(), recipe, seed, checkpoint_seconds, labels)
+
+# %% ../../nbs/study/cluster.ipynb #clu00021
+def join_shards(
+    shards: list[tuple[SyntheticDataset, History]] # in the order of their classes
+) -> tuple[SyntheticDataset, History]:
+    "Join the condensed sets of shards, and their histories."
+    sets, histories = zip(*shards)
+    if len(sets) == 1: return shards[0]
+    sizes = [len(history.movement) for history in histories]
+    by_shard = zip(*(history.frames_per_video for history in histories))
+    frames_per_video = [sum(n*frames for n, frames in zip(sizes, found))/sum(sizes) for found in by_shard]
+    return concatenate([*sets]), History(torch.cat([history.class_losses for history in histories], 1),
+                                         frames_per_video, torch.cat([history.movement for history in histories]))
 
 # %% ../../nbs/study/cluster.ipynb #9469e49b
 def condense_sharded(
@@ -336,7 +349,7 @@ def condense_sharded(
     seed: int,           # of all random draws
     shards: int|None = None, # None: as many as fit at a time
     checkpoint_seconds: float = CHECKPOINT_SECONDS
-) -> SyntheticDataset:
+) -> tuple[SyntheticDataset, History]:
     "Run a recipe to its end in a cluster; the result has the bits of `condense`."
     classes = len(clips.class_names)
     part = PARAMETERIZATIONS[recipe.parameterization]
@@ -345,8 +358,26 @@ def condense_sharded(
     reference = share_clips(cluster, replace(clips.train, skipped=None))
     jobs = [(reference, recipe, seed, checkpoint_seconds, labels) for labels in parts]
     shared = isinstance(reference.pixels, Path)
-    sets = map_jobs(cluster, condense_shard, jobs, f'{len(parts)} shards', part.num_steps(recipe)*len(parts), shared)
-    run = sets[0].metadata['run']
+    found = map_jobs(cluster, condense_shard, jobs, f'{len(parts)} shards', part.num_steps(recipe)*len(parts), shared)
+    run = found[0][0].metadata['run']
     delete_checkpoints(run)
     run_on_all_nodes(cluster, delete_checkpoints, run)
-    return concatenate(sets) if len(sets) > 1 else sets[0]
+    return join_shards(found)
+
+# %% ../../nbs/study/cluster.ipynb #clu00023
+def condense_in_processes(
+    workers: int,        # processes, and shards
+    clips: Clips,        # a data set whose pixels are memory-mapped; only its training split is read
+    recipe: Recipe,
+    seed: int,           # of all random draws
+    checkpoint_seconds: float = CHECKPOINT_SECONDS
+) -> tuple[SyntheticDataset, History]:
+    "Run a recipe to its end in several processes of this machine; the result has the bits of `condense`."
+    path = Path(str(cast(np.memmap, clips.pixels).filename))
+    reference = ClipsRef(replace(clips.train, skipped=None, pixels=None, resident={}), path)
+    parts = split_classes(len(clips.class_names), workers)
+    jobs = [(reference, recipe, seed, checkpoint_seconds, labels) for labels in parts]
+    steps = PARAMETERIZATIONS[recipe.parameterization].num_steps(recipe)*workers
+    found = LocalExecutor(workers).map(condense_shard, jobs, f'{workers} shards', steps)
+    delete_checkpoints(found[0][0].metadata['run'])
+    return join_shards(found)

@@ -18,7 +18,7 @@ from functools import partial
 from pathlib import Path
 
 from ..checkpoint import delete_checkpoints
-from ..condensation import Condenser
+from ..condensation import Condenser, history_of
 from ..condensed import CondensedSet, SyntheticDataset
 from ..core.errors import PrismError, WriteError
 from ..core.files import file_lock
@@ -68,9 +68,11 @@ def load_or_condense(
         condenser = Condenser(clips, run.recipe, run.seed)
         curve = condense_with_snapshots(condenser, run, clips)
         condensed = condenser.to_condensed()
+        movement = history_of(condenser).mean_movement()
         target_seconds = condenser.targets.seconds
         history = dict(
             losses=condenser.losses, frames_per_video_history=condenser.frames_per_video_history, curve=curve,
+            movement=movement,
             storage=condensed.storage(), key_frames=condensed.frames_per_video(), condensed=path.name,
             condense_seconds=condenser.seconds - target_seconds, target_seconds=target_seconds)
         condensed.save(path)
@@ -91,7 +93,7 @@ def try_load(path: Path) -> SyntheticDataset|None: # None: it is missing or dama
 def full_dataset(clips: Clips) -> tuple[Clips, dict]:
     "The whole training split in place of a condensed set; its storage is that of float32 frames."
     train = clips.train
-    history = dict(losses=[], frames_per_video_history=[], curve=[], storage=4*math.prod(train.shape),
+    history = dict(losses=[], frames_per_video_history=[], curve=[], movement=None, storage=4*math.prod(train.shape),
                    key_frames=[train.shape[1]], condensed='', condense_seconds=0., target_seconds=0.)
     return train, history
 
