@@ -21,9 +21,10 @@ from ..core.errors import PrismError
 from ..core.files import write_json
 from ..core.paths import data_dir
 from ..core.registry import DATASETS
-from .annotations import from_folder, hmdb51, kinetics400, ssv2, ucf101
+from .annotations import hmdb51, kinetics400, ssv2, ucf101
 from .cache import load_or_build
 from .clips import Clips
+from .folders import from_folder
 from .video import ClipSampling, ResizeCrop
 
 # %% ../../nbs/data/datasets.ipynb #a3a715c0
