@@ -103,11 +103,13 @@ def safe_output() -> Iterator[None]:
     try:
         yield
     finally:
+        is_broken = sys.stdout is not stdout   # Typer has replaced it, and would exit with 1
         try:
             stdout.flush()
         except BrokenPipeError:
+            is_broken = True
             os.dup2(os.open(os.devnull, os.O_WRONLY), stdout.fileno())   # or Python reports the pipe when it exits
-            sys.exit(EXIT_SIGPIPE)
+        if is_broken: sys.exit(EXIT_SIGPIPE)
 
 # %% ../nbs/13_cli.ipynb #de12307e
 ProfileOption = Annotated[str, typer.Option(help='Profile of the study: ' + ', '.join(profiles.PROFILES) + '.')]

@@ -140,10 +140,10 @@ def count_others(
 def describe_content(content: FolderContent) -> list[str]: # lines
     "Say how many files are in sub-folders of a class, and how many were left aside."
     lines = []
-    if content.nested: lines.append(f'{content.nested:,} videos are in sub-folders of their class folder')
+    if content.nested: lines.append(f'videos in sub-folders of their class folder: {content.nested:,}')
     if content.left_aside:
         kinds = ', '.join(f'{count:,} {kind}' for kind, count in content.left_aside.most_common())
-        lines.append(f'{content.left_aside.total():,} other files were left aside: {kinds}')
+        lines.append(f'files left aside: {content.left_aside.total():,} ({kinds})')
     return lines
 
 # %% ../../nbs/data/folders.ipynb #1603fb91

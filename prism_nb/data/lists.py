@@ -142,4 +142,4 @@ def from_lists(
 def describe_unlisted(root: Path, index: pd.DataFrame) -> list[str]: # lines
     "Say how many videos of the folder are in neither list."
     others = {path for path in walk_files(root) if is_video(path)} - {*index['path']}
-    return [f'{len(others):,} videos of the folder are in neither list'] if others else []
+    return [f'videos of the folder in neither list: {len(others):,}'] if others else []

@@ -103,7 +103,8 @@ def propose_regex(
 def describe_parts(found: PartsFound) -> str:
     "Say which files look like parts of one video, and what to do."
     examples = ', '.join(PurePosixPath(path).name for path in found.families[0]['path'].iloc[:2])
-    what = f'{found.files:,} files look like parts of {len(found.families):,} videos ({examples}, …)'
+    videos = 'one video' if len(found.families) == 1 else f'{len(found.families):,} videos'
+    what = f'{found.files:,} files look like parts of {videos} ({examples}, …)'
     if found.group_regex:
         return (f"{what}: --group-regex '{found.group_regex}' keeps them together, "
                 f'and gives {found.sources:,} source videos')
