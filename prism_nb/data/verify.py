@@ -187,7 +187,7 @@ def check_parts(
     found = find_parts(index)
     families = found.in_both_splits if found else []
     paths = [path for family in families for path in family['path']]
-    row = check_row(f'split {split_id}: videos with parts in training and test, by name', 0, len(families), paths)
+    row = check_row(f'split {split_id}: videos in training and test, by name', 0, len(families), paths)
     return [row | dict(state='warning' if families else 'ok')]
 
 # %% ../../nbs/data/verify.ipynb #750b79be
