@@ -159,7 +159,8 @@ class CheckpointedState(CondenserState):
         "The condensed set as it is now."
         labels = torch.tensor(self.labels).repeat_interleave(self.recipe.vpc)
         metadata = dict(recipe=asdict(self.recipe), seed=self.seed, iteration=self.iteration,
-                        data=self.clips.content_hash, run=run_id(self.clips, self.recipe, self.seed))
+                        data=self.clips.content_hash, run=run_id(self.clips, self.recipe, self.seed),
+                        **self.clips.geometry)
         return self.parameters.to_condensed(labels, self.clips.class_names, self.inserted_at, **metadata)
 
     def state_dict(self) -> dict[str, Tensor]:

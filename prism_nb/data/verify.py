@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['HEADER_FIELDS', 'PROBLEM_PATTERNS', 'probe_header', 'probe_file', 'probe_index', 'count_problems', 'check_row',
            'check_counts', 'check_class_counts', 'check_readable', 'check_source_videos', 'check_duplicates',
-           'check_leakage', 'verify']
+           'check_leakage', 'check_parts', 'verify']
 
 # %% ../../nbs/data/verify.ipynb #592e5f2c
 import hashlib
@@ -22,6 +22,7 @@ from av.error import FFmpegError
 from ..core.errors import PrismError, check_min
 from ..core.progress import progress_bar
 from .datasets import get_dataset, resolve_root
+from .parts import find_parts
 from .video import count_frames, demux_video, open_video
 
 # %% ../../nbs/data/verify.ipynb #0dc8d4c1
@@ -175,13 +176,28 @@ def check_leakage(
     "Count the source videos and the files that are both in training and in test."
     return [check_source_videos(index, split_id, splits_overlap), *check_duplicates(index, files, split_id)]
 
+# %% ../../nbs/data/verify.ipynb #d5276154
+def check_parts(
+    index: pd.DataFrame,
+    split_id: int,
+    sources_known: bool   # the files' source videos are known
+) -> list[dict]:
+    "Count the videos that, by the names of their files, have parts both in training and in test."
+    if sources_known: return []
+    found = find_parts(index)
+    families = found.in_both_splits if found else []
+    paths = [path for family in families for path in family['path']]
+    row = check_row(f'split {split_id}: videos in training and test, by name', 0, len(families), paths)
+    return [row | dict(state='warning' if families else 'ok')]
+
 # %% ../../nbs/data/verify.ipynb #750b79be
 def verify(
     name: str,            # a data set
     root: str|Path = '',  # its folder; '': the generated or the registered one
     workers: int = 0      # threads; 0: as many as cores
-) -> pd.DataFrame:        # check, expected, found, state (ok, mismatch, info), examples
+) -> pd.DataFrame:        # check, expected, found, state (ok, mismatch, warning, info), examples
     "Compare a copy of a data set with what it should be; every file is read once."
+    check_min('workers', workers, 0)
     folder = resolve_root(name, root)
     dataset = get_dataset(name)
     splits = {split_id: dataset.read_index(folder, split_id) for split_id in dataset.official_counts}
@@ -194,4 +210,5 @@ def verify(
     rows += check_readable(files)
     for split_id, index in splits.items():
         rows += check_leakage(index, files, split_id, dataset.splits_overlap)
+        rows += check_parts(index, split_id, dataset.sources_known)
     return pd.DataFrame(rows)
