@@ -127,7 +127,7 @@ def train_static_stage(
     "Learn the static frames (stage one), or load them from the cache."
     options = condenser.recipe.options_for(StaticDynamic)
     recipe = condenser.recipe.replace(parameterization='static-frames', vpc=MEMORIES_PER_VIDEO*condenser.recipe.vpc,
-                                      iterations=options.static_iterations, lr=options.static_lr)
+                                      iterations=options.static_iterations, lr=options.static_lr, dtype='float32')
     stage = Condenser(condenser.clips, recipe, condenser.seed)
     def learn():
         for _ in stage.iterate(): pass
