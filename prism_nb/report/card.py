@@ -49,7 +49,7 @@ class Origin:
     def head(self, condensed: SyntheticDataset) -> str: # YAML
         "Describe the set for the Hugging Face Hub."
         size = next((name for limit, name in SIZES.items() if len(condensed) < limit), '100K<n<1M')
-        licence = dict(license='other', license_name='that-of-the-source',
+        licence = dict(license='other', license_name='same-as-source',
                        license_details=get_dataset(self.dataset).licence)
         return yaml_head(dict(pretty_name=self.title, **licence, task_categories=['video-classification'],
                               source_datasets=[self.dataset], size_categories=[size], tags=TAGS))
@@ -62,7 +62,7 @@ def describe(condensed: SyntheticDataset) -> str:
     stored, dtype = sum(condensed.frames_per_video()), str(condensed.dtype).removeprefix('torch.')
     return (f'{len(condensed)} synthetic videos of {shape}, of {len(condensed.class_names)} classes. They stand for '
             'the training clips of the source: a network is trained on them and classifies real clips. '
-            f'What is stored are {stored:.4g} frames as {dtype}, {condensed.storage():,} bytes in all.')
+            f'Stored are {stored:.4g} frames as {dtype}, in {condensed.storage():,} bytes.')
 
 def loading_code(path: Path) -> str:
     "The five lines that load a set, from its folder."
