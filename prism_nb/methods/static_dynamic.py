@@ -79,7 +79,8 @@ class StaticDynamicSet(SyntheticDataset):
         "Compute dense videos, of which each stored video has all its pairs, one after the other."
         used, position = (indices//self.num_variants).unique(return_inverse=True)
         static, dynamic = (self.pixels(name)[used.to(self.label.device)] for name in self.PIXEL_FIELDS)
-        pairs = hallucinate(static, dynamic, self.weight.to(static), self.bias.to(static))
+        others = (dynamic, self.weight, self.bias)   # of the static frames' type, and where they are
+        pairs = hallucinate(static, *(tensor.to(static) for tensor in others))
         return pairs[(position*self.num_variants + indices % self.num_variants).to(pairs.device)]
 
     def frames_per_video(self) -> list[float]:
