@@ -226,9 +226,8 @@ class CondensedSet(SyntheticDataset):
 
     def slots(self) -> Tensor: # (N,T) int64
         "Find the row of `frames` that holds each frame of each video; −1: interpolated."
-        video_index = self.video_index.long()
-        slots = torch.full((len(self), self.num_frames), -1, device=video_index.device)
-        slots[video_index, self.frame_index.long()] = torch.arange(len(self.frames), device=slots.device)
+        slots = torch.full((len(self), self.num_frames), -1, device=self.video_index.device)
+        slots[self.video_index.long(), self.frame_index.long()] = torch.arange(len(self.frames), device=slots.device)
         return slots
 
     def dense(self, indices: Tensor) -> Tensor: # (n,) int64 → (n,T,3,H,W)
