@@ -6,12 +6,12 @@
 __all__ = ['OPTION_ALIASES', 'app', 'data', 'EXIT_SIGPIPE', 'ProfileOption', 'DatasetOption', 'RootOption', 'SeedOption',
            'OutOption', 'EngineOption', 'AddressOption', 'GpusOption', 'ThreadsOption', 'LAYOUTS', 'NameArgument',
            'MethodOption', 'ParameterizationOption', 'ObjectiveOption', 'InitOption', 'RecipeNetworkOption',
-           'PartOption', 'PrecisionOption', 'ShardsOption', 'CondensedArgument', 'DatasetsOption', 'TablesOption',
-           'full_option_name', 'main', 'exit_with', 'safe_output', 'make_command', 'index_command', 'find_list',
-           'print_notes', 'check_layout', 'write_index', 'describe_index', 'print_files', 'verify_command',
+           'PartOption', 'PrecisionOption', 'DtypeOption', 'ShardsOption', 'CondensedArgument', 'DatasetsOption',
+           'TablesOption', 'full_option_name', 'main', 'exit_with', 'safe_output', 'make_command', 'index_command',
+           'find_list', 'print_notes', 'check_layout', 'write_index', 'describe_index', 'print_files', 'verify_command',
            'cache_command', 'open_cluster', 'make_run', 'check_resources', 'load_if_same_run', 'condense_command',
-           'load_or_condense', 'load_condensed', 'evaluate_command', 'with_geometry', 'show_command', 'split_names',
-           'print_page_status', 'study_command']
+           'load_or_condense', 'load_condensed', 'evaluate_command', 'with_geometry', 'show_command', 'export_command',
+           'split_names', 'print_page_status', 'study_command']
 
 # %% ../nbs/13_cli.ipynb #879ee06a
 import io
@@ -31,7 +31,7 @@ import typer
 
 from .checkpoint import CHECKPOINT_SECONDS
 from .condensation import condense, run_id
-from .condensed import CondensedSet, SyntheticDataset
+from .condensed import DTYPES, CondensedSet, SyntheticDataset
 from .core.errors import PrismError, check_choice, check_min
 from .core.files import atomic_write
 from .core.paths import user_path
@@ -49,7 +49,7 @@ from .data import datasets, folders, lists, parts, verify
 from .data.video import ClipSampling, ResizeCrop
 from .evaluation import evaluate
 from .networks import PRECISIONS
-from .report import front, papermill, tables
+from .report import card, export, front, papermill, tables
 from .report.figures import frame_strip, save_figure, save_video_grid
 from .study import cluster, estimate, profiles, runs
 
@@ -343,6 +343,8 @@ PartOption = Annotated[list[str]|None, typer.Option(
     '--option', metavar='KEY=VALUE', help='Option of a part, such as epsilon=-0.05; may be repeated.')]
 PrecisionOption = Annotated[str|None, typer.Option(
     help='Precision in which real clips are embedded: ' + ', '.join(PRECISIONS) + "; default: the profile's.")]
+DtypeOption = Annotated[str, typer.Option(
+    help='How pixels are stored: ' + ', '.join(DTYPES) + '; a half and a quarter of the bytes of float32.')]
 ShardsOption = Annotated[int|None, typer.Option(
     help='With ray: number of shards, groups of classes that are condensed at the same time; default: as many as '
          'the cluster can run. An interrupted run resumes with the same number.')]
@@ -362,18 +364,20 @@ def condense_command(
     lr: Annotated[float|None, typer.Option(help="Learning rate of the frames; default: the profile's.")] = None,
     iterations: Annotated[int|None, typer.Option(help="Number of iterations; default: the profile's.")] = None,
     precision: PrecisionOption = None,
+    dtype: DtypeOption = 'float32',
     option: PartOption = None,
     checkpoint_every: Annotated[float, typer.Option(help='Seconds between checkpoints.')] = CHECKPOINT_SECONDS,
     engine: EngineOption = 'local', address: AddressOption = '', gpus: GpusOption = None, shards: ShardsOption = None,
 ):
     "Condense a data set and write the condensed set; the same command resumes an interrupted run."
     settings = dict(parameterization=parameterization, objective=objective, init=init, network=network, lr=lr,
-                    iterations=iterations, precision=precision)
+                    iterations=iterations, precision=precision, dtype=dtype)
     run = make_run(profiles.get_config(profile, dataset), method, vpc, root, seed, settings, option or [])
     check_min('checkpoint_every', checkpoint_every, 0.)
     with open_cluster(engine, address, gpus, shards=shards) as connected:
         if connected is None: check_resources(run)
         condensed = load_or_condense(out, run, connected, shards, checkpoint_every)
+    card.write_card(out, condensed, run.config.dataset, run.method)
     stored = sum(condensed.frames_per_video())
     print(f'{out}: {len(condensed)} videos, {stored:.0f} stored frames, {condensed.storage():,} bytes')
 
@@ -440,6 +444,20 @@ def show_command(condensed: CondensedArgument, out: OutOption):
     videos, names = source.videos(), [source.class_names[label] for label in source.labels]
     if out.suffix == '.gif': save_video_grid(videos, names, source.key_frames, out)
     else: save_figure(frame_strip(videos, names, source.key_frames), out)
+    print(out)
+
+# %% ../nbs/13_cli.ipynb #401fa6bf
+@app.command('export')
+def export_command(
+    condensed: CondensedArgument,
+    to: Annotated[str, typer.Option(
+        help='mp4, webp or gif: a film or an animation of each video; frames: a picture of each frame; '
+             'pt: images, labels and learning rate, as DD-Ranking reads them.')],
+    out: Annotated[Path, typer.Option(help='Folder to write; must be new, or empty.')],
+):
+    "Write the videos of a condensed set for other programs."
+    check_choice('to', to, export.FORMATS)
+    export.export(load_condensed(condensed), to, out)
     print(out)
 
 # %% ../nbs/13_cli.ipynb #3617fbd0

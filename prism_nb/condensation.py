@@ -23,7 +23,7 @@ from prism_nb.checkpoint import (
     load_checkpoint,
     save_checkpoint,
 )
-from .condensed import CondensedSet, SyntheticDataset
+from .condensed import DTYPES, CondensedSet, SyntheticDataset
 from .core.errors import PrismError
 from .core.files import file_lock
 from .core.process import defer_signals, get_device, platform_key
@@ -161,7 +161,8 @@ class CheckpointedState(CondenserState):
         metadata = dict(recipe=asdict(self.recipe), seed=self.seed, iteration=self.iteration,
                         data=self.clips.content_hash, run=run_id(self.clips, self.recipe, self.seed),
                         **self.clips.geometry)
-        return self.parameters.to_condensed(labels, self.clips.class_names, self.inserted_at, **metadata)
+        condensed = self.parameters.to_condensed(labels, self.clips.class_names, self.inserted_at, **metadata)
+        return condensed.to(DTYPES[self.recipe.dtype])
 
     def state_dict(self) -> dict[str, Tensor]:
         "Parameters, momenta and history."
