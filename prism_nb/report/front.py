@@ -134,7 +134,7 @@ def storage_html(
         'stored [MB]': (table.stored_bytes/1e6).round(3),
         f'the paper, on {paper_dataset} [MB]': table.paper}))
 
-# %% ../../nbs/report/front.ipynb #39ed3c49
+# %% ../../nbs/report/front.ipynb #54229693
 README_REPORTS = {'quick': 'motionshapes', 'jhmdb': 'jhmdb'}   # report folder → its data
 
 def data_note(
