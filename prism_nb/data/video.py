@@ -30,7 +30,7 @@ from ..core.files import atomic_write
 
 # %% ../../nbs/data/video.ipynb #af1d9f6d
 ENCODERS = {   # suffix → codec, its options
-    '.mp4': ('libx264', {'qp': '23', 'preset': 'veryfast', 'x264-params': 'asm=0'}),   # CRF needs floating point
+    '.mp4': ('libx264', {'qp': '23', 'preset': 'superfast', 'x264-params': 'asm=0'}),   # CRF needs floating point
     '.avi': ('mpeg4', {'bf': '2', 'qscale': '3', 'flags': '+qscale+bitexact', 'dct': 'int'}),
     '.webm': ('libvpx-vp9', {'crf': '20', 'deadline': 'realtime', 'cpu-used': '8'}),
 }
