@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['CLAIMS_NOTE', 'FOREST_ALT', 'MOTION_NOTE', 'README_REPORTS', 'read_csv_or_empty', 'subtitle', 'available_tables',
            'collect_claims', 'claims_summary_html', 'motion_summary_html', 'table_summary_html', 'storage_html',
-           'index_body', 'write_index', 'read_table1', 'chance_percent', 'readme_table', 'readme_claims',
+           'data_note', 'index_body', 'write_index', 'read_table1', 'chance_percent', 'readme_table', 'readme_claims',
            'outcome_counts', 'main_methods_at_more_videos', 'PageResult', 'require_clone', 'run_study']
 
 # %% ../../nbs/report/front.ipynb #i060516e
@@ -22,6 +22,7 @@ from ..core.errors import PrismError, WriteError, check_choice
 from ..core.files import atomic_write
 from ..core.paths import repo_root, reports_dir
 from ..data.datasets import get_dataset
+from ..data.motionshapes import FINGERPRINT, VERSION
 from .figures import plot_forest
 from .html import HTML_TEMPLATE, figure_html, html_table
 from prism_nb.report.papermill import (
@@ -133,6 +134,20 @@ def storage_html(
         'stored [MB]': (table.stored_bytes/1e6).round(3),
         f'the paper, on {paper_dataset} [MB]': table.paper}))
 
+# %% ../../nbs/report/front.ipynb #54229693
+README_REPORTS = {'quick': 'motionshapes', 'jhmdb': 'jhmdb'}   # report folder → its data
+
+def data_note(
+    folder: Path   # of reports
+) -> str:          # a sentence; '' if there is nothing to say
+    "Name the data of a report that was computed on other pixels of MotionShapes than the present ones."
+    if README_REPORTS.get(folder.name) != 'motionshapes': return ''
+    used = {fingerprint for path in folder.glob('*_records.csv') for fingerprint in pd.read_csv(path)['data'].dropna()}
+    others = ', '.join(sorted(used - {FINGERPRINT}))
+    if not others: return ''
+    return (f'The numbers on MotionShapes were computed on an earlier version of it, with the fingerprint {others}; '
+            f'the present one, version {VERSION}, has {FINGERPRINT}')
+
 # %% ../../nbs/report/front.ipynb #f57e5379
 def index_body(
     folder: Path   # of reports
@@ -142,6 +157,7 @@ def index_body(
     parts = ['<h1>PRISM, reproduced</h1>', f'<blockquote>{intro}</blockquote>']
     tables, claims = available_tables(folder), collect_claims(folder)
     motion = read_csv_or_empty(folder/'motion_measured.csv')
+    if note := data_note(folder): parts.append(f'<h2>Data</h2><p>{note}.</p>')
     if len(claims): parts.append(claims_summary_html(claims))
     if len(motion) and 'motion' in tables: parts.append(motion_summary_html(motion))
     parts += [table_summary_html(folder, name, title) for name, title in tables.items()]
@@ -156,8 +172,6 @@ def write_index(folder: Path) -> Path: # the page
     return path
 
 # %% ../../nbs/report/front.ipynb #dda82702
-README_REPORTS = {'quick': 'motionshapes', 'jhmdb': 'jhmdb'}   # report folder → its data
-
 def read_table1(folder: str) -> pd.DataFrame: # with `vpc` as text
     "Read Table 1 of a report folder."
     return read_csv_or_empty(reports_dir()/folder/'table1.csv').astype(dict(vpc=str))
@@ -187,11 +201,12 @@ def readme_table() -> str: # Markdown
 
 # %% ../../nbs/report/front.ipynb #31748b01
 def readme_claims() -> str: # Markdown
-    "Write how many of the paper's claims had which outcome, and the main methods at more videos per class."
+    "Write the outcomes of the paper's claims, the main methods at more videos per class, and which data was used."
     sentences = ["Outcome of the paper's claims, each paired over seeds, with its interval"]
     sentences += [outcome_counts(folder, dataset) for folder, dataset in README_REPORTS.items()]
     more_videos = main_methods_at_more_videos()
     if more_videos: sentences.append('At more videos per class, on MotionShapes: ' + '; '.join(more_videos))
+    sentences += [note for folder in README_REPORTS if (note := data_note(reports_dir()/folder))]
     return '. '.join(sentences) + '.'
 
 # %% ../../nbs/report/front.ipynb #fc315c5c
