@@ -66,7 +66,8 @@ def write(path, frames, codec="libx264", times=None, audio=None, seconds=0, muxe
         for packet in encode(stream, frames, times):
             container.mux(packet)
         if sound:
-            resampler = av.AudioResampler(sound.format, sound.layout, sound.rate, sound.codec_context.frame_size or 1152)
+            frame_size = sound.codec_context.frame_size or 1152
+            resampler = av.AudioResampler(sound.format, sound.layout, sound.rate, frame_size)
             for frame in [*silence(seconds), None]:
                 for part in resampler.resample(frame):
                     container.mux(sound.encode(part))

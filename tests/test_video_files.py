@@ -17,8 +17,8 @@ from numbered import (
     numbered_frame,
     read_numbers,
     shifted,
-    write,
     with_matrix,
+    write,
 )
 
 from prism_nb.core.errors import PrismError
@@ -29,12 +29,12 @@ from prism_nb.data.video import DECODERS, ClipSampling, ResizeCrop, decode_clips
 
 SIXTY = [numbered_frame(n) for n in range(60)]
 SIZE = SIXTY[0].shape[:2]
-X265 = "bframes=3:log-level=none:keyint=15:min-keyint=15"
+OPEN_GROUPS = {"x265-params": "open-gop=1:bframes=3:keyint=15:min-keyint=15:log-level=none"}
 
 
 def vp8_hidden(path):
     source = write(path.with_name("shown.webm"), SIXTY, "libvpx", g=10)
-    return copy_packets(source, path, lambda i, packet: [hidden_copy(packet), packet] if packet.is_keyframe else [packet])
+    return copy_packets(source, path, lambda i, packet: [hidden_copy(packet)] * packet.is_keyframe + [packet])
 
 
 def vp9_hidden(path):
@@ -63,7 +63,7 @@ def transport_packets_lost(path):
 def hevc_leading(suffix):
     """HEVC with open groups, from the second key frame on: the pictures that refer to the first group are not shown."""
     def make(path):
-        whole = write(path.with_stem("whole").with_suffix(suffix), SIXTY, "libx265", **{"x265-params": f"{X265}:open-gop=1"})
+        whole = write(path.with_stem("whole").with_suffix(suffix), SIXTY, "libx265", **OPEN_GROUPS)
         return copy_packets(whole, path, lambda i, packet: [packet] if i >= 16 else [])
     return make
 
@@ -202,3 +202,161 @@ def index_of(paths):
     """An index in which each file is in training and in test."""
     rows = [(str(path), "run", split, str(path)) for path in paths for split in ("train", "test")]
     return pd.DataFrame(rows, columns=["path", "label", "split", "group"])
+
+
+def shown_by_pyav(path):
+    """The numbers of all frames that a plain loop decodes, passing over errors as ffmpeg does."""
+    frames = []
+    with av.open(str(path)) as container:
+        container.streams.video[0].thread_count = 1   # what replaces a lost part of a picture depends on it
+        for packet in container.demux(video=0):
+            try:
+                frames += [frame.to_ndarray(format="rgb24") for frame in packet.decode()]
+            except av.error.InvalidDataError:
+                pass
+    return read_numbers(frames)
+
+
+def test_an_incomplete_last_packet_costs_one_frame_at_most(tmp_path):
+    path, sampling = incomplete(tmp_path / "incomplete.mp4"), ClipSampling(16, 1, num_clips=3)
+    shown = np.array(shown_by_pyav(path))
+    assert len(shown) in (59, 60)
+    assert probe_file(path)["frames"] == len(shown)
+    assert numbers_read(path, "pyav", sampling) == shown[sampling.indices(len(shown))].tolist()
+
+
+@pytest.mark.parametrize("suffix, codec", [(".ts", "libx264"), (".ts", "mpeg2video"), (".mpg", "mpeg2video"),
+                                           (".avi", "mpeg4"), (".avi", "mjpeg"), (".mkv", "libx264"),
+                                           (".webm", "libvpx"), (".flv", "flv"), (".h264", "libx264")])
+@pytest.mark.parametrize("share", [.99, .97, .94, .9])
+def test_a_file_without_its_end_is_read_up_to_there(tmp_path, suffix, codec, share):
+    content = write(tmp_path / f"whole{suffix}", SIXTY, codec, g=15).read_bytes()
+    path, sampling = tmp_path / f"cut{suffix}", ClipSampling(16, 1, num_clips=3)
+    path.write_bytes(content[:int(share * len(content))])
+    shown = np.array(shown_by_pyav(path))
+    indices = sampling.indices(len(shown))
+    complete = indices < len(shown) - 1   # what the last picture shows where it is lost, is the decoder's choice
+    assert len(shown) > 45
+    assert probe_file(path)["frames"] == len(shown)
+    assert (np.array(numbers_read(path, "pyav", sampling))[complete] == shown[indices][complete]).all()
+
+
+MATRICES = [m for x in (1, -1) for y in (1, -1) for m in ((x, 0, 0, y), (0, x, y, 0))]
+
+
+def upright(picture, matrix):
+    """Move each pixel of a picture where a display matrix puts it."""
+    a, b, c, d = matrix
+    rows, columns = np.indices(picture.shape[:2])
+    x, y = a * columns + c * rows, b * columns + d * rows
+    moved = np.empty((np.ptp(y) + 1, np.ptp(x) + 1, 3), picture.dtype)
+    moved[y - y.min(), x - x.min()] = picture
+    return moved
+
+
+@pytest.mark.parametrize("decoder", DECODERS)
+@pytest.mark.parametrize("matrix", MATRICES)
+def test_each_of_eight_orientations_is_shown(tmp_path, decoder, matrix):
+    rng = np.random.default_rng(0)
+    picture = rng.integers(0, 256, (6, 8, 3), dtype=np.uint8).repeat(16, 0).repeat(16, 1)
+    plain = write(tmp_path / "plain.mp4", [picture] * 10, bf=2)
+    turned = with_matrix(plain, tmp_path / "turned.mp4", matrix)
+    expected = upright(DECODERS[decoder](plain, ClipSampling(8, 1), (96, 128))[0, 0], matrix)
+    shown = DECODERS[decoder](turned, ClipSampling(8, 1), expected.shape[:2])[0, 0]
+    assert np.abs(shown.astype(int) - expected).mean() < 1
+    assert np.abs(upright(picture, matrix).astype(int) - shown).mean() < 20
+
+
+def spoiled(path):
+    """Each tenth packet of the middle overwritten."""
+    def change(i, packet):
+        if not i or i % 10:
+            return [packet]
+        content = bytearray(bytes(packet))
+        content[:len(content) // 2] = b"\xff" * (len(content) // 2)
+        damaged = av.Packet(bytes(content))
+        damaged.pts, damaged.dts, damaged.time_base = packet.pts, packet.dts, packet.time_base
+        return [damaged]
+    return copy_packets(write(path.with_stem("whole"), SIXTY, bf=2), path, change)
+
+
+def cut(path, share, codec="libx264", **options):
+    """The beginning of a file."""
+    content = write(path.with_stem("whole"), SIXTY, codec, **options).read_bytes()
+    path.write_bytes(content[:int(share * len(content))])
+
+
+def sound_alone(path):
+    with av.open(str(path), "w") as container:
+        sound = container.add_stream("aac", rate=48000, layout="stereo")
+        frame = av.AudioFrame.from_ndarray(np.zeros((2, 1024), np.float32), "fltp", "stereo")
+        frame.sample_rate = 48000
+        container.mux([*sound.encode(frame), *sound.encode()])
+
+
+def unknown_codec(path):
+    path.write_bytes(write(path.with_stem("whole"), SIXTY, "mpeg4").read_bytes().replace(b"FMP4", b"ZQZ1"))
+
+
+def cover_alone(path):
+    with av.open(str(path), "w") as container:
+        cover = add_stream(container, "mjpeg")
+        sound = container.add_stream("aac", rate=48000, layout="stereo")
+        cover.disposition = Disposition.attached_pic
+        frame = av.AudioFrame.from_ndarray(np.zeros((2, 1024), np.float32), "fltp", "stereo")
+        frame.sample_rate = 48000
+        for packet in (*encode(cover, SIXTY[:1]), *sound.encode(frame), *sound.encode()):
+            container.mux(packet)
+
+
+FASTSTART = {"movflags": "faststart"}
+REFUSED = {   # name → how it is made, a part of the reason; `index`, which reads headers, sees the first five
+    "sound_alone.mp4": (sound_alone, "it has no video"),
+    "cover_alone.mp4": (cover_alone, "it has no video"),
+    "unknown.avi": (unknown_codec, "the codec of its video is not known"),
+    "empty.mp4": (lambda path: path.write_bytes(b""), "it is empty"),
+    "text.mp4": (lambda path: path.write_text("this is no video"), "cannot be"),
+    "half.mp4": (lambda path: cut(path, .6, g=10, muxing=FASTSTART), "its header promises 60 frames"),
+    "half.avi": (lambda path: cut(path, .5, "mpeg4"), "its header promises 60 frames"),
+    "third.webm": (lambda path: cut(path, .3, "libvpx"), "its header promises 2.4 seconds"),
+    "third.flv": (lambda path: cut(path, .3, "flv", audio="libmp3lame", seconds=2.4), "its header promises 2."),
+}
+SEEN_BY_INDEX = [*REFUSED][:5]
+
+
+@pytest.fixture(scope="module")
+def refused(tmp_path_factory):
+    """One file of each kind that cannot be used."""
+    root = tmp_path_factory.mktemp("refused")
+    for name, (make, _) in REFUSED.items():
+        (root / name).mkdir()
+        make(root / name / name)
+    return root
+
+
+@pytest.mark.parametrize("decoder", DECODERS)
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_file_that_cannot_be_used_is_refused_in_one_line(refused, name, decoder):
+    path, reason = refused / name / name, REFUSED[name][1]
+    with pytest.raises(PrismError) as error:
+        decode_clips(path, ClipSampling(8, 1), ResizeCrop(SIZE, 120), decoder)
+    assert str(error.value).startswith(f"{path}: ")
+    assert reason in str(error.value)
+    assert "\n" not in str(error.value)
+    assert reason in probe_file(path)["problem"]
+    assert (probe_header(path)["problem"] != "") == (name in SEEN_BY_INDEX)
+
+
+def test_damage_in_the_middle_is_refused(tmp_path):
+    path = spoiled(tmp_path / "spoiled.mkv")
+    with pytest.raises(PrismError, match="spoiled.mkv: "):
+        decode_clips(path, ClipSampling(16, 1, num_clips=3), ResizeCrop(SIZE, 120))
+
+
+def test_verify_and_the_cache_agree_about_every_file(folder, refused, monkeypatch, tmp_path):
+    monkeypatch.setenv("PRISM_DATA", str(tmp_path / "data"))
+    paths = [*(folder / name / name for name in KINDS), *(refused / name / name for name in REFUSED)]
+    index = index_of(paths)
+    clips = load_or_build(index, Path("/"), ClipSampling(16, 1, num_clips=3), ResizeCrop(SIZE, 120))
+    assert {Path(path).name for path in clips.skipped.path} == {*REFUSED}
+    assert {path.name for path in paths if probe_file(path)["problem"]} == {*REFUSED}

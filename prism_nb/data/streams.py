@@ -4,11 +4,12 @@
 
 # %% auto #0
 __all__ = ['DEFAULT_BONUS', 'MIN_SHARE', 'HIDING', 'CUT_ANYWHERE', 'open_video', 'read_packets', 'moving_streams', 'video_stream',
-           'end_time', 'own_seconds', 'check_complete', 'check_seconds', 'demux_video', 'vp8_hides', 'vp9_hides',
-           'shows_frame', 'packets_are_frames', 'shown_frames', 'frames_in_step', 'count_decoded', 'count_frames',
-           'Orientation', 'orientation']
+           'end_time', 'end_of_file', 'own_seconds', 'check_complete', 'check_seconds', 'demux_video', 'vp8_hides',
+           'vp9_hides', 'shows_frame', 'packets_are_frames', 'shown_frames', 'frames_in_step', 'count_decoded',
+           'count_frames', 'Orientation', 'orientation']
 
 # %% ../../nbs/data/streams.ipynb #3de83da3
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -35,9 +36,9 @@ def open_video(path: str|Path) -> InputContainer:
 # %% ../../nbs/data/streams.ipynb #9e738e1e
 def read_packets(container: InputContainer, *streams) -> list[Packet]: # of all streams, if none is given
     "Read the packets of streams to their end, or to where the file breaks off."
-    packets = []
+    packets: list[Packet] = []
     try:
-        for packet in container.demux(*streams): packets.append(packet)
+        packets.extend(container.demux(*streams))
     except (InvalidDataError, IndexError):   # IndexError: PyAV, after a stream of which the header says nothing
         pass
     return packets
@@ -65,48 +66,61 @@ def video_stream(container: InputContainer) -> VideoStream:
     return stream
 
 # %% ../../nbs/data/streams.ipynb #5f52a4c6
-def end_time(packets: list[Packet]) -> float: # seconds; 0 if no packet has a time
-    "Return when the last packet ends."
-    return max((float((p.pts + (p.duration or 0))*p.time_base) for p in packets if p.pts is not None), default=0.)
+def end_time(
+    packets: list[Packet]  # of one stream
+) -> float:                # seconds; 0 if no packet has a time
+    "Return when the last packet of a stream ends."
+    ends = [packet.pts + (packet.duration or 0) for packet in packets if packet.pts is not None]
+    return float(max(ends)*packets[0].time_base) if ends else 0.
+
+def end_of_file(path: str|Path) -> float: # seconds
+    "Return when the last packet of any stream ends."
+    with open_video(path) as container:
+        packets = read_packets(container)
+        streams = range(len(container.streams))
+        return max(end_time([packet for packet in packets if packet.stream_index == i]) for i in streams)
 
 # %% ../../nbs/data/streams.ipynb #6ba1f4c4
-def own_seconds(stream: VideoStream) -> float|None: # None: the header tells that of the whole file, at best
+def own_seconds(
+    container: InputContainer,
+    stream: VideoStream
+) -> float|None:   # None: the header tells that of the whole file, at best
     "Return the duration that a header promises for a video stream, not for its sound."
-    tag = stream.metadata.get('DURATION')
+    tag = re.fullmatch(r'(\d+):(\d+):([\d.]+)', stream.metadata.get('DURATION', ''))
+    unit = float(stream.time_base or 0)
     if tag:
-        hours, minutes, seconds = map(float, tag.split(':'))
-        return 3600*hours + 60*minutes + seconds - float((stream.start_time or 0)*stream.time_base)
-    if len(stream.container.streams) > 1: return None
-    if stream.duration: return float(stream.duration*stream.time_base)
-    return (stream.container.duration or 0)/av.time_base or None
+        hours, minutes, seconds = map(float, tag.groups())
+        return 3600*hours + 60*minutes + seconds - (stream.start_time or 0)*unit
+    if len(container.streams) > 1: return None
+    return (stream.duration or 0)*unit or (container.duration or 0)/av.time_base or None
 
 # %% ../../nbs/data/streams.ipynb #3d1ad699
 MIN_SHARE = .75   # of what is promised, that must be there
 
 def check_complete(
+    container: InputContainer,
     stream: VideoStream,
-    packets: list[Packet]  # all that are in the file
+    packets: list[Packet]  # all of the stream
 ) -> None:
     "Raise `PrismError` if a video lost over a quarter of what its header promises, in frames or else in seconds."
-    is_mp4 = 'mp4' in stream.container.format.name
+    is_mp4 = 'mp4' in container.format.name
     found = sum(packet.size > 0 for packet in packets)
     promised = len(stream.index_entries) if is_mp4 else stream.frames
     if not is_mp4: found = max(found, round(end_time(packets)*(stream.average_rate or 0)))   # AVI: also empty chunks
     if found < MIN_SHARE*promised: raise PrismError(f'its header promises {promised} frames, but it holds only {found}')
-    if not promised: check_seconds(stream, end_time(packets))
+    if not promised: check_seconds(container, stream, end_time(packets))
 
 # %% ../../nbs/data/streams.ipynb #9d79ff5a
 def check_seconds(
+    container: InputContainer,
     stream: VideoStream,
     end: float   # of its last packet, in seconds
 ) -> None:
     "Raise `PrismError` if a video ends over a quarter and a second too early."
-    container = stream.container
-    seconds = own_seconds(stream)
+    seconds = own_seconds(container, stream)
     if seconds is None:
         seconds = (container.duration or 0)/av.time_base
-        if end < MIN_SHARE*seconds - 1:
-            with open_video(container.name) as all_streams: end = end_time(read_packets(all_streams))
+        if end < MIN_SHARE*seconds - 1: end = end_of_file(container.name)
     if end < MIN_SHARE*seconds - 1:
         raise PrismError(f'its header promises {seconds:.1f} seconds, but it ends after {end:.1f}')
 
@@ -118,7 +132,7 @@ def demux_video(container: InputContainer) -> list[Packet]: # the last one is em
     if not packets or packets[-1].size:
         packets.append(Packet())
         packets[-1].stream = stream
-    check_complete(stream, packets)
+    check_complete(container, stream, packets)
     return packets
 
 # %% ../../nbs/data/streams.ipynb #a50dac1c
@@ -136,11 +150,12 @@ def vp9_hides(content: memoryview) -> bool:
 HIDING: dict[str, Callable[[memoryview], bool]] = {'vp8': vp8_hides, 'vp9': vp9_hides}   # by codec
 
 # %% ../../nbs/data/streams.ipynb #ad04fbb9
-def shows_frame(packet: Packet) -> bool:
-    "Tell whether a packet holds a picture that should be shown: no edit list and no codec hides it."
-    if not packet.size or packet.is_discard: return False
-    hides = HIDING.get(packet.stream.codec_context.name)
-    return not (hides and hides(memoryview(packet)))
+def shows_frame(packets: list[Packet]) -> list[bool]: # one for each packet
+    "Tell which packets of a video hold a picture that should be shown: no edit list and no codec hides it."
+    if not packets: return []
+    hides = HIDING.get(packets[0].stream.codec_context.name)
+    return [packet.size > 0 and not packet.is_discard and not (hides and hides(memoryview(packet)))
+            for packet in packets]
 
 # %% ../../nbs/data/streams.ipynb #80c53c40
 CUT_ANYWHERE = Flags.ts_discont.value | Flags.no_timestamps.value   # flags of a container's format
@@ -150,8 +165,9 @@ def packets_are_frames(packets: list[Packet]) -> bool:
     pictures = [packet for packet in packets if packet.size]
     if not pictures or not pictures[0].is_keyframe: return False
     if pictures[0].stream.container.format.flags & CUT_ANYWHERE: return False
-    if any(packet.pts is None or packet.is_corrupt for packet in pictures): return False
-    return min(packet.pts for packet in pictures) == pictures[0].pts
+    if any(packet.is_corrupt for packet in pictures): return False
+    times = [packet.pts for packet in pictures if packet.pts is not None]
+    return len(times) == len(pictures) and min(times) == times[0]
 
 # %% ../../nbs/data/streams.ipynb #2f05af5d
 def shown_frames(
@@ -161,8 +177,8 @@ def shown_frames(
     key = next((i for i, packet in enumerate(packets) if packet.is_keyframe), 0)
     last = max((i for i, packet in enumerate(packets) if packet.size), default=0)
     expected = shown = 0
-    for i, packet in enumerate(packets):
-        expected += shows_frame(packet)
+    for i, (packet, shows) in enumerate(zip(packets, shows_frame(packets))):
+        expected += shows
         try:
             frames = cast(list[av.VideoFrame], packet.decode())
         except FFmpegError as e:
@@ -192,7 +208,7 @@ def count_frames(path: str|Path) -> int:
     "Count the shown frames of a file: its packets, if each gives a frame; else by decoding them."
     with open_video(path) as container:
         packets = demux_video(container)
-        if packets_are_frames(packets): return sum(map(shows_frame, packets))
+        if packets_are_frames(packets): return sum(shows_frame(packets))
         return count_decoded(packets)
 
 # %% ../../nbs/data/streams.ipynb #19d8bed5
@@ -209,7 +225,7 @@ class Orientation(NamedTuple):
 
     def stored_size(self, size: tuple[int, int]) -> tuple[int, int]:
         "Return the height and width of the stored picture, given those of the displayed one."
-        return size[::-1] if self.transpose else size
+        return (size[1], size[0]) if self.transpose else size
 
 # %% ../../nbs/data/streams.ipynb #3b623831
 def orientation(frame: av.VideoFrame) -> Orientation:

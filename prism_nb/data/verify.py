@@ -21,7 +21,7 @@ from av.container import InputContainer
 from ..core.errors import PrismError, check_min
 from ..core.progress import progress_bar
 from .datasets import get_dataset, resolve_root
-from .streams import count_frames, open_video, own_seconds, shows_frame, video_stream
+from .streams import count_frames, open_video, own_seconds, read_packets, shows_frame, video_stream
 
 # %% ../../nbs/data/verify.ipynb #0dc8d4c1
 HEADER_FIELDS = ('frames', 'fps', 'width', 'height')
@@ -32,9 +32,9 @@ def header_frames(container: InputContainer) -> int:
     stream = video_stream(container)
     listed = sum(not entry.is_discard for entry in stream.index_entries)
     if stream.frames: return listed or stream.frames
-    seconds = own_seconds(stream)
+    seconds = own_seconds(container, stream)
     if seconds and stream.average_rate: return round(seconds*stream.average_rate)
-    return sum(map(shows_frame, container.demux(stream)))
+    return sum(shows_frame(read_packets(container, stream)))
 
 # %% ../../nbs/data/verify.ipynb #58438754
 def read_or_explain(

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import av
 import cv2
@@ -154,7 +154,7 @@ def decode_pyav(
     with open_video(path) as container:
         packets = demux_video(container)
         if packets_are_frames(packets):
-            clips = select_frames(frames_in_step(packets), sampling.indices(sum(map(shows_frame, packets))), size)
+            clips = select_frames(frames_in_step(packets), sampling.indices(sum(shows_frame(packets))), size)
     return decode_counted(path, sampling, size) if clips is None else clips
 
 # %% ../../nbs/data/video.ipynb #7c89b52c
@@ -184,7 +184,7 @@ def is_plain(container: InputContainer) -> bool:
     "Tell whether decord reads the frames of an open file that are shown, without a check."
     packets = demux_video(container)
     pictures = [packet for packet in packets if packet.size]
-    return len(container.streams.video) == 1 and packets_are_frames(packets) and all(map(shows_frame, pictures))
+    return len(container.streams.video) == 1 and packets_are_frames(packets) and all(shows_frame(pictures))
 
 # %% ../../nbs/data/video.ipynb #6641c2a3
 def read_checked(
@@ -194,7 +194,7 @@ def read_checked(
     "Read all frames of a file with decord; raise `PrismError` if they are not those that are shown."
     import decord
     missing = len(decord.VideoReader(str(path), num_threads=1)) - length   # decord repeats the last frame instead
-    tolerance = missing if missing > 0 else .5/length   # below 1: a share
+    tolerance: Any = missing if missing > 0 else .5/length   # below 1: a share
     try:
         reader = decord.VideoReader(str(path), num_threads=1, fault_tol=tolerance)
         frames = reader.get_batch(range(len(reader))).asnumpy()
