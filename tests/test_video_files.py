@@ -2,6 +2,8 @@
 
 The right frames are those of `ffmpeg -i FILE -fps_mode passthrough`.
 """
+import re
+import shutil
 from pathlib import Path
 
 import av
@@ -22,6 +24,7 @@ from numbered import (
 )
 
 from prism_nb.core.errors import PrismError
+from prism_nb.data.annotations import VIDEO_SUFFIXES
 from prism_nb.data.cache import load_or_build
 from prism_nb.data.streams import count_frames
 from prism_nb.data.verify import probe_file, probe_header
@@ -360,3 +363,25 @@ def test_verify_and_the_cache_agree_about_every_file(folder, refused, monkeypatc
     clips = load_or_build(index, Path("/"), ClipSampling(16, 1, num_clips=3), ResizeCrop(SIZE, 120))
     assert {Path(path).name for path in clips.skipped.path} == {*REFUSED}
     assert {path.name for path in paths if probe_file(path)["problem"]} == {*REFUSED}
+
+
+def test_the_commands_name_each_file_that_cannot_be_used(folder, refused, run_cli, tmp_path):
+    own = tmp_path / "own"
+    good = [name for name in KINDS if Path(name).suffix in VIDEO_SUFFIXES]
+    for label in ("run", "sit"):
+        (own / label).mkdir(parents=True)
+        for name in good:
+            shutil.copy(folder / name / name, own / label)
+    for name in REFUSED:
+        shutil.copy(refused / name / name, own / "run")
+    code, out, err = run_cli("data", "index", "folder", "--root", own, "--name", "mine")
+    assert code == 0, err
+    assert re.search(rf"{2 * len(good) + len(REFUSED) - len(SEEN_BY_INDEX)} files of \d+ to 60 frames, 160×120 to", out)
+    assert f"{len(SEEN_BY_INDEX)} files cannot be read" in out
+    code, out, err = run_cli("data", "verify", "mine")
+    assert code == 1, err
+    row, = [line for line in out.splitlines() if "files that cannot be read" in line]
+    assert f" read 0 {len(REFUSED)} mismatch" in " ".join(row.split())
+    code, out, err = run_cli("data", "cache", "mine")
+    assert code == 0, err
+    assert f"{len(REFUSED)} left out: 0 missing, 0 short, {len(REFUSED)} broken" in out

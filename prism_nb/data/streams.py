@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['DEFAULT_BONUS', 'MIN_SHARE', 'HIDING', 'CUT_ANYWHERE', 'open_video', 'read_packets', 'moving_streams', 'video_stream',
-           'end_time', 'end_of_file', 'own_seconds', 'check_complete', 'check_seconds', 'demux_video', 'vp8_hides',
-           'vp9_hides', 'shows_frame', 'packets_are_frames', 'shown_frames', 'frames_in_step', 'count_decoded',
-           'count_frames', 'Orientation', 'orientation']
+           'end_time', 'end_of_file', 'own_seconds', 'is_mp4', 'check_complete', 'check_seconds', 'demux_video',
+           'vp8_hides', 'vp9_hides', 'shows_frame', 'packets_are_frames', 'shown_frames', 'frames_in_step',
+           'count_decoded', 'count_frames', 'Orientation', 'orientation']
 
 # %% ../../nbs/data/streams.ipynb #3de83da3
 import re
@@ -97,16 +97,20 @@ def own_seconds(
 # %% ../../nbs/data/streams.ipynb #3d1ad699
 MIN_SHARE = .75   # of what is promised, that must be there
 
+def is_mp4(container: InputContainer) -> bool:
+    "Tell whether a file is of the family of QuickTime and mp4, whose header lists each packet."
+    return 'mp4' in container.format.name
+
 def check_complete(
     container: InputContainer,
     stream: VideoStream,
     packets: list[Packet]  # all of the stream
 ) -> None:
     "Raise `PrismError` if a video lost over a quarter of what its header promises, in frames or else in seconds."
-    is_mp4 = 'mp4' in container.format.name
     found = sum(packet.size > 0 for packet in packets)
-    promised = len(stream.index_entries) if is_mp4 else stream.frames
-    if not is_mp4: found = max(found, round(end_time(packets)*(stream.average_rate or 0)))   # AVI: also empty chunks
+    promised = len(stream.index_entries) if is_mp4(container) else stream.frames
+    if not is_mp4(container):   # AVI: empty chunks count, too
+        found = max(found, round(end_time(packets)*(stream.average_rate or 0)))
     if found < MIN_SHARE*promised: raise PrismError(f'its header promises {promised} frames, but it holds only {found}')
     if not promised: check_seconds(container, stream, end_time(packets))
 

@@ -21,7 +21,16 @@ from av.container import InputContainer
 from ..core.errors import PrismError, check_min
 from ..core.progress import progress_bar
 from .datasets import get_dataset, resolve_root
-from .streams import count_frames, open_video, own_seconds, read_packets, shows_frame, video_stream
+from prism_nb.data.streams import (
+    MIN_SHARE,
+    count_frames,
+    is_mp4,
+    open_video,
+    own_seconds,
+    read_packets,
+    shows_frame,
+    video_stream,
+)
 
 # %% ../../nbs/data/verify.ipynb #0dc8d4c1
 HEADER_FIELDS = ('frames', 'fps', 'width', 'height')
@@ -30,10 +39,14 @@ HEADER_FIELDS = ('frames', 'fps', 'width', 'height')
 def header_frames(container: InputContainer) -> int:
     "Return the number of shown frames that the header of an open file tells, or else that of its packets."
     stream = video_stream(container)
-    listed = sum(not entry.is_discard for entry in stream.index_entries)
-    if stream.frames: return listed or stream.frames
+    entries = stream.index_entries
+    rate = stream.average_rate or 0
+    if stream.frames:
+        end = entries[-1].timestamp*(stream.time_base or 0)*rate if len(entries) else 0   # of the list, in frames
+        is_whole = is_mp4(container) or end >= MIN_SHARE*stream.frames
+        return sum(not entry.is_discard for entry in entries) if is_whole else stream.frames
     seconds = own_seconds(container, stream)
-    if seconds and stream.average_rate: return round(seconds*stream.average_rate)
+    if seconds and rate: return round(seconds*rate)
     return sum(shows_frame(read_packets(container, stream)))
 
 # %% ../../nbs/data/verify.ipynb #58438754
