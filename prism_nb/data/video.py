@@ -4,29 +4,39 @@
 
 # %% auto #0
 __all__ = ['ENCODERS', 'EXACT', 'DECODERS', 'DECODER_VERSION', 'TRANSIENT_ERRNOS', 'write_video', 'ClipSampling', 'ResizeCrop',
-           'resize_frames', 'count_frames', 'check_duration', 'open_video', 'demux_video', 'rotate_upright',
-           'decode_pyav', 'decode_decord', 'TransientReadError', 'read_error', 'decode_clips']
+           'resize_frames', 'resize_upright', 'select_frames', 'decode_pyav', 'decode_counted', 'mirror', 'is_plain',
+           'read_checked', 'decode_decord', 'TransientReadError', 'read_error', 'decode_clips']
 
 # %% ../../nbs/data/video.ipynb #f0107e2c
 import errno
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import av
 import cv2
 import numpy as np
-from av import logging as av_logging
 from av.container import InputContainer
 from av.error import FFmpegError
-from av.packet import Packet
 from av.video.reformatter import Interpolation, VideoReformatter
 from av.video.stream import VideoStream
 
 from ..core.errors import PrismError, check_choice, check_min
 from ..core.files import atomic_write
+from prism_nb.data.streams import (
+    Orientation,
+    count_decoded,
+    count_frames,
+    demux_video,
+    frames_in_step,
+    open_video,
+    orientation,
+    packets_are_frames,
+    shown_frames,
+    shows_frame,
+)
 
 # %% ../../nbs/data/video.ipynb #af1d9f6d
 ENCODERS = {   # suffix → codec, its options
@@ -109,68 +119,91 @@ def resize_frames(
         return cv2.resize(frame, size[::-1], interpolation=interpolation)
     return np.stack([resize(frame) for frame in frames])
 
-# %% ../../nbs/data/video.ipynb #df7aef8f
-def count_frames(packets: list[Packet]) -> int:
-    "Count the packets that hold a frame to be shown."
-    return sum(packet.size > 0 and not packet.is_discard for packet in packets)
-
-# %% ../../nbs/data/video.ipynb #b19c27d6
-def check_duration(container: InputContainer, packets: list[Packet]) -> None:
-    "Raise `PrismError` if a file lost over a quarter of what its header promises, in frames or else in seconds."
-    promised = container.streams.video[0].frames   # 0: the header does not tell
-    found = count_frames(packets)
-    if found < .75*promised: raise PrismError(f'its header promises {promised} frames, but it holds only {found}')
-    seconds = (container.duration or 0)/av.time_base
-    times = [float(packet.pts*packet.time_base) for packet in packets if packet.pts is not None]
-    end = max(times, default=0.)
-    if not promised and end < .75*seconds - 1:
-        raise PrismError(f'its header promises {seconds:.1f} seconds, but it ends after {end:.1f}')
-
-# %% ../../nbs/data/video.ipynb #opv00001
-def open_video(path: str|Path) -> InputContainer:
-    "Open a file to read it; what is wrong with it is reported by exceptions, not by FFmpeg's log."
-    av_logging.set_level(av_logging.PANIC)
-    return av.open(str(path))
-
-# %% ../../nbs/data/video.ipynb #a87b7308
-def demux_video(container: InputContainer) -> list[Packet]: # of its first video stream
-    "Read all packets of an open file; one that lost a part of its frames is an error."
-    if not container.streams.video: raise PrismError('it has no video stream')
-    stream = container.streams.video[0]
-    stream.thread_count = 1
-    packets = [*container.demux(stream)]
-    check_duration(container, packets)
-    return packets
-
 # %% ../../nbs/data/video.ipynb #3ef94b10
-def rotate_upright(
+def resize_upright(
     frame: av.VideoFrame,
     size: tuple[int, int],        # height, width of the result
     reformatter: VideoReformatter
 ) -> np.ndarray:                  # (height,width,3) uint8
-    "Convert a frame to RGB and resize it; if its header says that the camera was turned, turn it back."
-    quarters = round(frame.rotation/90) % 4   # counterclockwise
-    height, width = size[::-1] if quarters % 2 else size
-    return np.rot90(reformatter.reformat(frame, width, height, 'rgb24', interpolation='AREA').to_ndarray(), quarters)
+    "Convert a frame to RGB and resize it by area, as it is displayed."
+    upright = orientation(frame)
+    height, width = upright.stored_size(size)
+    return upright.apply(reformatter.reformat(frame, width, height, 'rgb24', interpolation='AREA').to_ndarray())
 
 # %% ../../nbs/data/video.ipynb #9922f910
+def select_frames(
+    frames: Iterator[av.VideoFrame],
+    indices: np.ndarray,    # (num_clips,T)
+    size: tuple[int, int]   # height, width
+) -> np.ndarray|None:       # (num_clips,T,height,width,3) uint8; None if the frames end too early
+    "Select frames by their numbers, and resize them."
+    frame_ids, inverse = np.unique(indices, return_inverse=True)
+    reformatter = VideoReformatter()
+    selected: list[np.ndarray] = []
+    for t, frame in enumerate(frames):
+        if t == frame_ids[len(selected)]: selected.append(resize_upright(frame, size, reformatter))
+        if len(selected) == len(frame_ids): return np.stack(selected)[inverse]
+    return None
+
+# %% ../../nbs/data/video.ipynb #ff402fd3
 def decode_pyav(
     path: Path,
     sampling: ClipSampling,
     size: tuple[int, int]   # height, width
 ) -> np.ndarray:            # (num_clips,T,height,width,3) uint8
     "Decode the clips of a file with PyAV, resized by area."
+    clips = None
     with open_video(path) as container:
         packets = demux_video(container)
-        frame_ids, inverse = np.unique(sampling.indices(count_frames(packets)), return_inverse=True)
-        reformatter = VideoReformatter()
-        selected: list[np.ndarray] = []
-        frames = (cast(av.VideoFrame, frame) for packet in packets for frame in packet.decode())
-        for t, frame in enumerate(frames):
-            if frame.is_corrupt: raise PrismError(f'frame {t} is damaged')
-            if t == frame_ids[len(selected)]: selected.append(rotate_upright(frame, size, reformatter))
-            if len(selected) == len(frame_ids): return np.stack(selected)[inverse]
-    raise PrismError(f'frame {frame_ids[len(selected)]} cannot be decoded')
+        if packets_are_frames(packets):
+            clips = select_frames(frames_in_step(packets), sampling.indices(sum(shows_frame(packets))), size)
+    return decode_counted(path, sampling, size) if clips is None else clips
+
+# %% ../../nbs/data/video.ipynb #7c89b52c
+def decode_counted(
+    path: Path,
+    sampling: ClipSampling,
+    size: tuple[int, int]   # height, width
+) -> np.ndarray:            # (num_clips,T,height,width,3) uint8
+    "Decode a file twice with PyAV: to count its frames, then to select the clips."
+    with open_video(path) as container: indices = sampling.indices(count_decoded(demux_video(container)))
+    with open_video(path) as container:
+        clips = select_frames((frame for frame, _ in shown_frames(demux_video(container))), indices, size)
+    if clips is None: raise PrismError(f'frame {indices.max()} cannot be decoded')
+    return clips
+
+# %% ../../nbs/data/video.ipynb #c8b2a80e
+def mirror(
+    frames: np.ndarray,    # (T,H,W,3), as decord turns them
+    upright: Orientation
+) -> np.ndarray:
+    "Mirror the frames that decord turned by quarters alone, if they are to be mirrored."
+    if not upright.transpose ^ upright.hflip ^ upright.vflip: return frames   # a turn
+    return frames[:, :, ::-1] if upright.transpose else frames[:, ::-1]
+
+# %% ../../nbs/data/video.ipynb #11425b28
+def is_plain(container: InputContainer) -> bool:
+    "Tell whether decord reads the frames of an open file that are shown, without a check."
+    packets = demux_video(container)
+    pictures = [packet for packet in packets if packet.size]
+    return len(container.streams.video) == 1 and packets_are_frames(packets) and all(shows_frame(pictures))
+
+# %% ../../nbs/data/video.ipynb #6641c2a3
+def read_checked(
+    path: Path,
+    length: int      # the number of its shown frames
+) -> np.ndarray:     # (length,H,W,3) uint8
+    "Read all frames of a file with decord; raise `PrismError` if they are not those that are shown."
+    import decord
+    missing = len(decord.VideoReader(str(path), num_threads=1)) - length   # decord repeats the last frame instead
+    tolerance: Any = missing if missing > 0 else .5/length   # below 1: a share
+    try:
+        reader = decord.VideoReader(str(path), num_threads=1, fault_tol=tolerance)
+        frames = reader.get_batch(range(len(reader))).asnumpy()
+        if missing >= 0 and (frames[length - 1:] == frames[length - 1]).all(): return frames[:length]
+    except decord.DECORDLimitReachedError:
+        pass
+    raise PrismError('decord reads other frames than those that are shown')
 
 # %% ../../nbs/data/video.ipynb #4efc0d55
 def decode_decord(
@@ -181,17 +214,22 @@ def decode_decord(
     "Decode the clips of a file with decord: one contiguous read from the start, then a selection."
     import decord
     decord.logging.set_level(decord.logging.QUIET)
-    with open_video(path) as container: length = count_frames(demux_video(container))
+    length = count_frames(path)
     frame_ids, inverse = np.unique(sampling.indices(length), return_inverse=True)
+    with open_video(path) as container: plain = is_plain(container)
+    with open_video(path) as container: first, _ = next(shown_frames(demux_video(container)))
+    upright = orientation(first)
     reader = decord.VideoReader(str(path), num_threads=1)
     if len(reader) <= frame_ids[-1]: raise PrismError(f'frame {frame_ids[-1]} cannot be decoded')
-    frames = reader.get_batch(range(frame_ids[-1] + 1)).asnumpy()
-    return resize_frames(frames[frame_ids], size)[inverse]
+    frames = reader.get_batch(range(frame_ids[-1] + 1)).asnumpy() if plain else read_checked(path, length)
+    if frames.shape[1:3] != upright.stored_size((first.height, first.width)):
+        raise PrismError('decord reads another of its video streams')
+    return resize_frames(mirror(frames[frame_ids], upright), size)[inverse]
 
 # %% ../../nbs/data/video.ipynb #82657b70
 DECODERS = {'pyav': decode_pyav}
 if find_spec('decord'): DECODERS['decord'] = decode_decord   # there are no wheels for ARM and macOS
-DECODER_VERSION = 3   # to be increased when this module reads other pixels from the same file
+DECODER_VERSION = 4   # to be increased when this module reads other pixels from the same file
 
 # %% ../../nbs/data/video.ipynb #3b66aab3
 TRANSIENT_ERRNOS = {errno.EACCES, errno.EMFILE, errno.ENFILE, errno.ESTALE, errno.ENOMEM, errno.ENXIO}
