@@ -135,8 +135,8 @@ def with_learning_rates(
     "The settings of a profile for a method; a method that learns must have a learning rate."
     settings = METHODS[method].settings
     if not {'lr', 'iterations'} & {*overrides, *settings} and method not in config.method_overrides:
-        raise PrismError(f'the profile for {config.dataset} has no learning rate for {method}: give one, '
-                         'or choose it on validation')
+        raise PrismError(f'the profile for {config.dataset} has no learning rate for {method}: give one (--lr, or `lr` '
+                         'in the settings of the method), or choose it on validation')
     own = config.method_overrides.get(method, {})
     parameterization = {**settings, **overrides}.get('parameterization', Recipe.parameterization)
     rates = PARAMETERIZATIONS[parameterization].learning_rates
