@@ -21,6 +21,7 @@ import pandas as pd
 from ..core.errors import PrismError, WriteError, check_choice
 from ..core.files import atomic_write
 from ..core.paths import repo_root, reports_dir
+from ..core.registry import METHODS
 from ..data.datasets import get_dataset
 from ..data.motionshapes import FINGERPRINT, VERSION
 from .figures import plot_forest
@@ -36,6 +37,7 @@ from prism_nb.report.papermill import (
     run_table,
     supports,
     table_parameters,
+    takes,
 )
 from prism_nb.report.tables import (
     CLAIM_COLUMNS,
@@ -247,17 +249,21 @@ def run_study(
     dataset: str = 'motionshapes',  # a data set of it
     tables: Sequence[str] = (),     # names in `TABLES`; none: `default_tables`
     root: str = '',                 # folder of the data set; '': the generated or registered one
+    methods: Sequence[str] = (),    # of the tables that take methods, which alone are built then; none: their own
     **executor                      # workers, ray_address, gpus: parameters of the table notebooks
 ) -> Iterator[PageResult]:          # each page when it is there, the front page last
     "Run table notebooks, one after the other, and write the front page; a page that fails does not stop the others."
     require_clone()
     root = resolve_data_root(profile, dataset, root)
-    supported = [name for name in TABLES if supports(name, dataset)]
+    for method in methods: check_choice('methods', method, METHODS)
+    supported = [name for name in TABLES if supports(name, dataset) and (not methods or takes(name, 'methods'))]
     for table in tables: check_choice('tables', table, supported)
+    tables = tables or [name for name in default_tables(profile, dataset) if name in supported]
     folder = report_dir(profile, dataset)
     own = table_parameters(profile, dataset)
+    given = dict(methods=[*methods]) if methods else {}
     common = dict(profile=profile, dataset=dataset, root=root, out=str(folder), **executor)
-    pages = [Page(table, folder, common | own.get(table, {})) for table in tables or default_tables(profile, dataset)]
+    pages = [Page(table, folder, common | own.get(table, {}) | given) for table in tables]
     done = {page.name for page in pages if page.table != 'first' and page.source.exists() and page.is_up_to_date()}
     for page in pages:
         if page.table == 'first' and page.name in done: continue   # all of Table 1 is there already

@@ -123,7 +123,7 @@ def provenance_table(
     def line(row, r):
         recipe = r['run']['recipe']
         settings = {name: recipe[name] for name in ('lr', 'iterations', 'batch_real', 'momentum')}
-        options = {name: recipe['options'].get(name) for name in ('gradient_path', 'epsilon')}
+        options = {'options': ', '.join(f'{name}={value}' for name, value in recipe['options'].items())}
         made = {name: r.get(name) for name in ('data', 'code', 'torch', 'hardware', 'instruction_set')}
         seconds = {f'{what} [s]': round(r[f'{what}_seconds'], 1) for what in ('condense', 'target', 'evaluate')}
         cost = seconds | {'peak [MB]': round(r['peak_mb'])}

@@ -17,13 +17,13 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from ..condensed import SyntheticDataset
-from ..core.registry import METHODS
+from ..core.registry import METHODS, NETWORKS
 from ..data.clips import Clips
 from ..data.datasets import get_dataset
 from .figures import KEY_COLOUR, flow_legend, flow_to_rgb, frame_strip
 from .tables import format_interval
 from ..study.profiles import StudyConfig
-from ..study.statistics import final_loss_change, final_losses, paired_interval, summarize
+from ..study.statistics import final_loss_change, final_losses, find_method, paired_interval, summarize
 
 # %% ../../nbs/report/views.ipynb #6b9e2628
 def describe_setup(
@@ -32,7 +32,8 @@ def describe_setup(
     clips: Clips,          # of the first condensation seed
     vpcs: list[int],       # videos per class
     width: float,          # of the network
-    full_data: bool        # whether networks are also trained on all training clips
+    full_data: bool,       # whether networks are also trained on all training clips
+    network: str = 'minic3d'
 ) -> str:                  # Markdown
     "Describe data, iterations, evaluation and chance level of a table."
     classes, splits = len(clips.class_names), len(config.split_ids)
@@ -47,7 +48,8 @@ def describe_setup(
     whole = [f'whole data: {full.epochs} epochs in batches of {full.batch}'] if full_data else []
     amounts = '; '.join([*map(amount, vpcs), *whole])
     return (f'**Data: {get_dataset(config.dataset).title}**, {classes} classes, {count} of {shape}; '
-            f'{len(clips.skipped)} clips left out. Profile `{profile}`: miniC3D at width {width:g}; {amounts}. '
+            f'{len(clips.skipped)} clips left out. Profile `{profile}`: {NETWORKS[network].title} at width {width:g}; '
+            f'{amounts}. '
             f'Chance is {100/classes:.1f} %, {min(100., 500/classes):.1f} % for top-5.')
 
 # %% ../../nbs/report/views.ipynb #b7774c5d
@@ -93,13 +95,14 @@ def convergence_table(
 ) -> pd.DataFrame:                                # of the rows that have losses; to show
     "Compare the loss in the last tenth of the iterations with the tenth before it, and with another method's."
     def line(method, vpc, records):
-        last, before = final_losses(records)
-        other, _ = final_losses(rows.get((reference, vpc), []))
-        iterations = records[0]['run']['recipe']['iterations']
-        return {'Method': METHODS[method].title, 'VPC': vpc, 'iterations': iterations,
+        (last, before), change = final_losses(records), final_loss_change(records)
+        recipe = records[0]['run']['recipe']
+        same = [r for r in rows.get((reference, vpc), []) if r['run']['recipe']['objective'] == recipe['objective']]
+        other, _ = final_losses(same)
+        return {'Method': find_method(method).title, 'VPC': vpc, 'iterations': recipe['iterations'],
                 'loss, last tenth': f'{last:.3g}', 'the tenth before': f'{before:.3g}',
-                'change': f'{100*final_loss_change(records):+.0f} %',
-                f"times {METHODS[reference].title}'s": f'{last/other:.1f}'}
+                'change': '–' if math.isnan(change) else f'{100*change:+.0f} %',
+                f"times {METHODS[reference].title}'s": f'{last/other:.1f}' if other > 0 else '–'}
     learned = {key: records for key, records in rows.items() if not math.isnan(final_losses(records)[0])}
     return pd.DataFrame([line(method, vpc, records) for (method, vpc), records in learned.items()])
 
@@ -187,13 +190,14 @@ def plot_bars(
     groups, methods = table.group.unique(), table.method.unique()
     fig, ax = plt.subplots(figsize=(6, 2.8))
     width = .8/len(methods)
+    label = 'the paper, miniUCF' if table.paper_mean.notna().any() else None
     for i, method in enumerate(methods):
         rows = table[table.method == method]
         at = np.arange(len(rows)) + width*(i - (len(methods) - 1)/2)
-        part = METHODS[method]
+        part = find_method(method)
         errors = rows.top1_sd.fillna(0)
         ax.bar(at, rows.top1_mean, width*.9, yerr=errors, capsize=3, color=part.colour, label=part.title)
-        ax.plot(at, rows.paper_mean, 'kx', label='the paper, miniUCF' if i == 0 else None)
+        ax.plot(at, rows.paper_mean, 'kx', label=label if i == 0 else None)
     ax.axhline(chance, color='k', ls=':', lw=1)
     ax.set(xticks=range(len(groups)), xticklabels=groups, ylabel='top-1 [%]')
     ax.legend(frameon=False, fontsize=8)

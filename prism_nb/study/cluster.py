@@ -30,10 +30,10 @@ from ..core.errors import PrismError, check_min
 from ..core.paths import data_dir
 from ..core.process import EXIT_SIGTERM, exit_on_sigterm, malloc_keep_freed
 from ..core.progress import progress_bar, set_step_callback
-from ..core.registry import PARAMETERIZATIONS
+from ..core.registry import PARAMETERIZATIONS, loaded_plugins
 from ..data.clips import Clips
 from ..recipe import Recipe
-from .executor import Executor, LocalExecutor
+from .executor import Executor, LocalExecutor, call_with_plugins
 
 # %% ../../nbs/study/cluster.ipynb #7d76dd82
 def import_ray() -> Any: # the module
@@ -151,13 +151,13 @@ class StepCounter:
         return self.steps
 
 # %% ../../nbs/study/cluster.ipynb #f7650b23
-def run_job(settings: dict, counter, function: Callable, job):
+def run_job(settings: dict, plugins: list[str], counter, function: Callable, job):
     "Prepare a worker (`settings`: `PRISM_DEVICE` and `PRISM_DATA` of its machine), and call `function` with a job."
     os.environ.update(settings)
     torch.set_num_threads(1)
     malloc_keep_freed()
     set_step_callback(counter.add.remote)
-    return function(job)
+    return call_with_plugins(plugins, function, job)
 
 # %% ../../nbs/study/cluster.ipynb #27d1d6b7
 def wait(ray, submitted: list, tick: Callable) -> None:
@@ -203,7 +203,7 @@ def map_jobs(
     actor = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(StepCounter)   # may lose its machine, too
     counter = actor.remote()
     task = ray.remote(num_cpus=1, num_gpus=cluster.gpus, max_retries=MAX_RETRIES)(run_job)
-    submitted = [task.remote(settings, counter, function, job) for job in jobs]
+    submitted = [task.remote(settings, loaded_plugins(), counter, function, job) for job in jobs]
     with progress_bar(desc=desc, total=total, unit='step') as bar:
         def tick(): bar.update(max(0, ray.get(counter.total.remote()) - bar.n))
         try:

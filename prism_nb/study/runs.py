@@ -144,8 +144,8 @@ def with_learning_rates(
     settings = METHODS[method].settings
     own, tuned = config.method_overrides.get(method, {}), tuned_settings(config, method, vpc)
     if not own and not {'lr', 'iterations'} & {*overrides, *settings, *tuned}:
-        raise PrismError(f'the profile for {config.dataset} has no learning rate for {method}: give one, '
-                         'or choose it on validation with `prism-nb tune`')
+        raise PrismError(f'the profile for {config.dataset} has no learning rate for {method}: give one (--lr, or `lr` '
+                         'in the settings of the method), or choose it on validation with `prism-nb tune`')
     parameterization = {**settings, **overrides}.get('parameterization', Recipe.parameterization)
     rates = PARAMETERIZATIONS[parameterization].learning_rates
     scaled = {name: own[name]*vpc for name in rates if config.lr_scales_with_vpc and name in own}
