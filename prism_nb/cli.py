@@ -4,15 +4,18 @@
 
 # %% auto #0
 __all__ = ['OPTION_ALIASES', 'PluginOption', 'app', 'data', 'EXIT_SIGPIPE', 'ProfileOption', 'DatasetOption', 'RootOption',
-           'SeedOption', 'OutOption', 'EngineOption', 'AddressOption', 'GpusOption', 'ThreadsOption', 'LAYOUTS',
-           'NameArgument', 'MethodOption', 'ParameterizationOption', 'ObjectiveOption', 'InitOption',
-           'RecipeNetworkOption', 'PartOption', 'PrecisionOption', 'DtypeOption', 'ShardsOption', 'CondensedArgument',
-           'DatasetsOption', 'TablesOption', 'MethodsOption', 'full_option_name', 'App', 'with_plugins', 'main',
-           'exit_with', 'safe_output', 'make_command', 'index_command', 'find_list', 'print_notes', 'check_layout',
-           'write_index', 'describe_index', 'print_files', 'verify_command', 'cache_command', 'open_cluster',
-           'make_run', 'check_resources', 'load_if_same_run', 'condense_command', 'load_or_condense', 'load_condensed',
-           'evaluate_command', 'with_geometry', 'show_command', 'export_command', 'split_names', 'print_page_status',
-           'study_command']
+           'SeedOption', 'OutOption', 'YesOption', 'PrecisionOption', 'VpcOption', 'SeedsOption', 'EngineOption',
+           'AddressOption', 'GpusOption', 'ThreadsOption', 'WorkersOption', 'LAYOUTS', 'NameArgument', 'MAX_HOURS',
+           'SHARDED_FLOPS', 'MethodOption', 'ParameterizationOption', 'ObjectiveOption', 'InitOption',
+           'RecipeNetworkOption', 'PartOption', 'DtypeOption', 'ShardsOption', 'CondensedArgument', 'NetworkOption',
+           'MethodsOption', 'FolderOption', 'DatasetsOption', 'TablesOption', 'TableMethodsOption', 'full_option_name',
+           'App', 'with_plugins', 'main', 'exit_with', 'safe_output', 'make_command', 'index_command', 'find_list',
+           'print_notes', 'check_layout', 'write_index', 'describe_index', 'print_files', 'verify_command',
+           'cache_command', 'open_cluster', 'make_run', 'confirm', 'check_resources', 'num_shards', 'print_choices',
+           'print_precision', 'load_if_same_run', 'condense_command', 'load_or_condense', 'losses_path',
+           'write_history', 'print_warnings', 'load_condensed', 'evaluate_command', 'with_geometry', 'show_command',
+           'export_command', 'split_names', 'split_methods', 'tune_command', 'compare_command', 'print_rates',
+           'print_comparison', 'print_page_status', 'study_command']
 
 # %% ../nbs/13_cli.ipynb #879ee06a
 import inspect
@@ -24,7 +27,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
-from functools import wraps
+from functools import partial, wraps
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -33,12 +36,12 @@ import torch
 import typer
 
 from .checkpoint import CHECKPOINT_SECONDS
-from .condensation import condense, run_id
+from .condensation import History, condense_with_history, run_id
 from .condensed import DTYPES, CondensedSet, SyntheticDataset
 from .core.errors import PrismError, check_choice, check_min
 from .core.files import atomic_write
 from .core.paths import user_path
-from .core.process import exit_on_sigterm, malloc_keep_freed
+from .core.process import exit_on_sigterm, get_device, malloc_keep_freed
 from prism_nb.core.registry import (
     DATASETS,
     INITIALIZATIONS,
@@ -53,9 +56,21 @@ from .data import datasets, folders, lists, parts, verify
 from .data.video import ClipSampling, ResizeCrop
 from .evaluation import evaluate
 from .networks import PRECISIONS
-from .report import card, export, front, papermill, tables
+from .report import card, export, front, papermill, tables, views
 from .report.figures import frame_strip, save_figure, save_video_grid
-from .study import cluster, estimate, profiles, runs
+from prism_nb.study import (
+    cluster,
+    comparison,
+    diagnostics,
+    estimate,
+    executor,
+    precision,
+    profiles,
+    runner,
+    runs,
+    statistics,
+    tuning,
+)
 
 # %% ../nbs/13_cli.ipynb #36ddf737
 OPTION_ALIASES = {   # accepted in place of the names that the help shows
@@ -148,6 +163,12 @@ DatasetOption = Annotated[str, typer.Option(
 RootOption = Annotated[str, typer.Option(help='Folder of the data set; default: the generated or registered one.')]
 SeedOption = Annotated[int, typer.Option(help='Seed of all random draws.')]
 OutOption = Annotated[Path, typer.Option(help='File to write.')]
+YesOption = Annotated[bool, typer.Option('--yes', help='Start what takes over an hour without asking.')]
+PrecisionOption = Annotated[str, typer.Option(
+    help='Precision in which real clips are embedded and networks trained: auto (what this machine computes faster), '
+         + ', '.join(PRECISIONS) + "; default: the profile's.")]
+VpcOption = Annotated[int, typer.Option(help='Videos per class.')]
+SeedsOption = Annotated[int, typer.Option(help='Condensation seeds of each method.')]
 
 # %% ../nbs/13_cli.ipynb #259735d9
 EngineOption = Annotated[str, typer.Option(help='Where to compute: local, or ray for a Ray cluster.')]
@@ -156,6 +177,7 @@ AddressOption = Annotated[str, typer.Option(
 GpusOption = Annotated[float|None, typer.Option(
     '--gpus-per-run', help='With ray: GPUs per run or shard; default: one, if the cluster has any.')]
 ThreadsOption = Annotated[int, typer.Option('--workers', help='Threads that read files; 0: one per core.')]
+WorkersOption = Annotated[int, typer.Option(help='Worker processes; 0: one per core.')]
 
 # %% ../nbs/13_cli.ipynb #924a6ec7
 @data.command('make')
@@ -337,16 +359,58 @@ def make_run(
     return replace(run, recipe=recipe, seed=seed)
 
 # %% ../nbs/13_cli.ipynb #502dfb4a
-def check_resources(run: runs.Run) -> None:
-    "Estimate a condensation; print it if it takes more than a minute, raise `PrismError` if it cannot be done here."
+MAX_HOURS = 1.   # that a command takes without asking
+
+def confirm(message: str) -> None:
+    "Ask whether to start what takes long; where there is no terminal, raise `PrismError`."
+    if not sys.stdin.isatty(): raise PrismError(f'{message}; give --yes to start it')
+    typer.confirm(f'{message}. Start it?', abort=True, err=True)
+
+# %% ../nbs/13_cli.ipynb #cli00103
+def check_resources(
+    run: runs.Run,
+    yes: bool       # whether it may take over an hour
+) -> None:
+    "Estimate a condensation; print it if it takes over a minute, raise `PrismError` if it cannot be done here."
     index = runs.load_index(run.config, run.root, run.seed)
     counts = index.label[index.split == 'train'].value_counts()
     if run.recipe.vpc > counts.min():
         raise PrismError(f'vpc is {run.recipe.vpc}, but class {counts.idxmin()} has only {counts.min()} training clips')
+    if run.recipe.iterations: print('measuring this machine …', file=sys.stderr)
     without_evaluation = replace(run, config=replace(run.config, num_eval=0))
-    needed = estimate.estimate([without_evaluation], estimate.dataset_stats(run), 1)
+    needed = estimate.estimate([without_evaluation], estimate.dataset_stats(run), num_shards(run))
     message = estimate.check_fit(needed, f'{run.method} on {run.config.dataset}')
-    if needed.hours > 1/60: print(message, file=sys.stderr)
+    if needed.hours > MAX_HOURS and not yes: confirm(message)
+    elif needed.hours > 1/60: print(message, file=sys.stderr)
+
+# %% ../nbs/13_cli.ipynb #cli00104
+SHARDED_FLOPS = 2e12   # a minute or so on a core; less is not worth the start of several processes
+
+def num_shards(run: runs.Run) -> int:
+    "Count the processes of this machine that condense a run, some classes each; their number changes no bit."
+    part = PARAMETERIZATIONS[run.recipe.parameterization]
+    if not part.splittable or not run.recipe.iterations or get_device().type == 'cuda': return 1
+    stats = estimate.dataset_stats(run)
+    flops = estimate.condensation_flops(run, stats) + estimate.target_flops(run, stats)
+    return min(os.cpu_count() or 1, stats.classes) if flops > SHARDED_FLOPS else 1
+
+# %% ../nbs/13_cli.ipynb #cli00105
+def print_choices(
+    run: runs.Run,
+    asked: str,      # precision that was asked for, in `PRECISIONS` or 'auto'
+    lr: float|None   # as given; None: the profile's
+) -> None:
+    "Print which precision and learning rate a run has, and why."
+    config, recipe = run.config, run.recipe
+    if not recipe.iterations: return
+    print_precision(asked, runs.workload(config, recipe.network, recipe.width))
+    source = runs.rate_source(config, run.method, recipe.vpc)
+    if lr is None and source: print(f'lr {recipe.lr:g}: {source}', file=sys.stderr)
+
+def print_precision(asked: str, workload: precision.Workload) -> None:
+    "Print what `auto` chooses; warn of a precision that this machine imitates."
+    if asked == 'auto': print(f'precision: {precision.choose_precision(workload)}', file=sys.stderr)
+    else: print_warnings([precision.precision_warning(asked)])
 
 # %% ../nbs/13_cli.ipynb #c94151cb
 def load_if_same_run(path: Path, run: str) -> SyntheticDataset|None:
@@ -371,8 +435,6 @@ RecipeNetworkOption = Annotated[str|None, typer.Option(
     '--network', help='Network that embeds: ' + ', '.join(NETWORKS) + "; default: the method's.")]
 PartOption = Annotated[list[str]|None, typer.Option(
     '--option', metavar='KEY=VALUE', help='Option of a part, such as epsilon=-0.05; may be repeated.')]
-PrecisionOption = Annotated[str|None, typer.Option(
-    help='Precision in which real clips are embedded: ' + ', '.join(PRECISIONS) + "; default: the profile's.")]
 DtypeOption = Annotated[str, typer.Option(
     help='How pixels are stored: ' + ', '.join(DTYPES) + '; a half and a quarter of the bytes of float32.')]
 ShardsOption = Annotated[int|None, typer.Option(
@@ -386,48 +448,74 @@ def condense_command(
     dataset: DatasetOption = 'motionshapes', root: RootOption = '',
     profile: ProfileOption = 'quick', seed: SeedOption = 0,
     method: MethodOption = 'prism',
-    vpc: Annotated[int, typer.Option(help='Videos per class.')] = 1,
+    vpc: VpcOption = 1,
     parameterization: ParameterizationOption = None,
     objective: ObjectiveOption = None,
     init: InitOption = None,
     network: RecipeNetworkOption = None,
     lr: Annotated[float|None, typer.Option(help="Learning rate of the frames; default: the profile's.")] = None,
     iterations: Annotated[int|None, typer.Option(help="Number of iterations; default: the profile's.")] = None,
-    precision: PrecisionOption = None,
+    precision: PrecisionOption = '',
     dtype: DtypeOption = 'float32',
     option: PartOption = None,
     checkpoint_every: Annotated[float, typer.Option(help='Seconds between checkpoints.')] = CHECKPOINT_SECONDS,
     engine: EngineOption = 'local', address: AddressOption = '', gpus: GpusOption = None, shards: ShardsOption = None,
+    yes: YesOption = False,
 ):
     "Condense a data set and write the condensed set; the same command resumes an interrupted run."
     settings = dict(parameterization=parameterization, objective=objective, init=init, network=network, lr=lr,
-                    iterations=iterations, precision=precision, dtype=dtype)
-    run = make_run(profiles.get_config(profile, dataset), method, vpc, root, seed, settings, option or [])
+                    iterations=iterations, dtype=dtype)
+    config = profiles.get_config(profile, dataset, precision)
+    run = make_run(config, method, vpc, root, seed, settings, option or [])
     check_min('checkpoint_every', checkpoint_every, 0.)
+    print_choices(run, config.precision, lr)
     with open_cluster(engine, address, gpus, shards=shards) as connected:
-        if connected is None: check_resources(run)
-        condensed = load_or_condense(out, run, connected, shards, checkpoint_every)
+        if connected is None: check_resources(run, yes)
+        condensed, history = load_or_condense(out, run, connected, shards, checkpoint_every)
     card.write_card(out, condensed, run.config.dataset, run.method)
     stored = sum(condensed.frames_per_video())
     print(f'{out}: {len(condensed)} videos, {stored:.0f} stored frames, {condensed.storage():,} bytes')
+    if not run.recipe.iterations or history is None: return
+    write_history(history, out, condensed.class_names)
+    print_warnings([diagnostics.movement_warning(history.mean_movement()),
+                    diagnostics.convergence_warning(history.losses)])
 
 # %% ../nbs/13_cli.ipynb #438dedf9
 def load_or_condense(
     out: Path,                      # file of the condensed set
     run: runs.Run,
-    connected: cluster.Cluster|None,# None: this process condenses
+    connected: cluster.Cluster|None,# None: this machine's processes condense
     shards: int|None,               # in a cluster
     checkpoint_seconds: float
-) -> SyntheticDataset:
+) -> tuple[SyntheticDataset, History|None]: # None: it was there
     "Load the condensed set of a run, or condense and write it."
     clips = run.clips()
-    if condensed := load_if_same_run(out, run_id(clips.train, run.recipe, run.seed)): return condensed
+    if condensed := load_if_same_run(out, run_id(clips.train, run.recipe, run.seed)): return condensed, None
+    processes = num_shards(run)
     with atomic_write(out) as temporary:
         job = clips, run.recipe, run.seed
-        if connected: condensed = cluster.condense_sharded(connected, *job, shards, checkpoint_seconds)
-        else: condensed = condense(*job, checkpoint_seconds)
+        if connected: condensed, history = cluster.condense_sharded(connected, *job, shards, checkpoint_seconds)
+        elif processes > 1: condensed, history = cluster.condense_in_processes(processes, *job, checkpoint_seconds)
+        else: condensed, history = condense_with_history(*job, checkpoint_seconds)
         condensed.save(temporary)
-    return condensed
+    return condensed, history
+
+# %% ../nbs/13_cli.ipynb #cli00107
+def losses_path(out: Path) -> Path:
+    "Name the file of the losses of a condensed set."
+    return out.with_name(f'{out.stem}.losses.csv')
+
+def write_history(history: History, out: Path, class_names: list[str]) -> None:
+    "Write the losses and the stored frames of every iteration beside a condensed set."
+    table = pd.DataFrame(history.class_losses.numpy(), columns=pd.Index(class_names))
+    table.insert(0, 'frames per video', history.frames_per_video)
+    table.insert(0, 'loss', history.losses)
+    tables.write_csv(table.rename_axis('iteration').reset_index(), losses_path(out))
+
+def print_warnings(warnings: list[str]) -> None:
+    "Print what is wrong with a result."
+    for warning in warnings:
+        if warning: print(f'warning: {warning}', file=sys.stderr)
 
 # %% ../nbs/13_cli.ipynb #0ba2ded8
 def load_condensed(path: Path) -> SyntheticDataset:
@@ -438,6 +526,7 @@ def load_condensed(path: Path) -> SyntheticDataset:
         raise PrismError(f'{e}; a condensed set is what `prism-nb condense` writes') from None
 
 CondensedArgument = Annotated[Path, typer.Argument(help='Condensed set, as written by `condense`.')]
+NetworkOption = Annotated[str, typer.Option(help='Network to train and test: ' + ', '.join(NETWORKS) + '.')]
 
 # %% ../nbs/13_cli.ipynb #8326ec37
 @app.command('evaluate')
@@ -445,14 +534,19 @@ def evaluate_command(
     condensed: CondensedArgument,
     dataset: DatasetOption = 'motionshapes', root: RootOption = '',
     profile: ProfileOption = 'quick', seed: SeedOption = 0,
-    network: Annotated[str, typer.Option(help='Network to train and test: ' + ', '.join(NETWORKS) + '.')] = 'minic3d',
+    network: NetworkOption = 'minic3d',
+    precision: PrecisionOption = '',
 ):
     "Train a network on a condensed set, test it on the real test split, and print its accuracy as JSON."
     source = load_condensed(condensed)
     vpc = source.metadata.get('recipe', {}).get('vpc', 1)
-    config = with_geometry(profiles.get_config(profile, dataset).for_vpc(vpc), source)
+    config = with_geometry(profiles.get_config(profile, dataset, precision).for_vpc(vpc), source)
+    print_precision(config.precision, runs.workload(config, network, config.training.width))
     clips = runs.load_clips(config, root, source.metadata.get('seed', 0))
-    print(json.dumps(asdict(evaluate(source, clips, network, seed, config.training))))
+    found = evaluate(source, clips, network, seed, runs.resolve_training(config, network).training)
+    print(json.dumps(asdict(found)))
+    print_warnings([diagnostics.chance_warning([found])])
+    card.update_card(condensed, found, network, seed)
 
 # %% ../nbs/13_cli.ipynb #19d5b545
 def with_geometry(config: profiles.StudyConfig, condensed: SyntheticDataset) -> profiles.StudyConfig:
@@ -490,16 +584,93 @@ def export_command(
     export.export(load_condensed(condensed), to, out)
     print(out)
 
+# %% ../nbs/13_cli.ipynb #cli00113
+def split_names(text: str) -> tuple[str, ...]:
+    "Split a list of names at its commas."
+    return tuple(name.strip() for name in text.split(',') if name.strip())
+
+MethodsOption = Annotated[str, typer.Option('--method', '--methods', help='Methods, separated by commas.')]
+FolderOption = Annotated[str, typer.Option(
+    '--out', help="Folder for the CSV files and the picture; default: the data set's in the folder of reports.")]
+
+def split_methods(text: str) -> list[str]:
+    "Split a list of methods; one that is unknown is an error, before anything is computed."
+    names = split_names(text)
+    if not names: raise PrismError('methods is empty')
+    for name in names: check_choice('methods', name, METHODS)
+    return list(dict.fromkeys(names))
+
+# %% ../nbs/13_cli.ipynb #cli00114
+@app.command('tune')
+def tune_command(
+    dataset: DatasetOption = 'motionshapes', root: RootOption = '', profile: ProfileOption = 'quick',
+    methods: MethodsOption = 'prism', vpc: VpcOption = 1, seeds: SeedsOption = 3,
+    precision: PrecisionOption = '', workers: WorkersOption = 0, yes: YesOption = False, out: FolderOption = '',
+):
+    "Search learning rates on a validation part of the training split, and remember them; resumes if it was stopped."
+    names = split_methods(methods)
+    for name in names: tuning.rates_of(name)   # a method that learns nothing is an error before the others start
+    check_min('seeds', seeds, 1)
+    config = replace(profiles.get_config(profile, dataset, precision), num_seeds=seeds)
+    print_precision(config.precision, runs.workload(config, 'minic3d', config.training.width))
+    def search(name: str, max_hours: float) -> pd.DataFrame:
+        jobs = executor.LocalExecutor(workers, max_hours=max_hours)
+        return tuning.tune(config, profile, name, vpc, root, jobs)
+    max_hours = 0. if yes else MAX_HOURS
+    found = pd.concat([estimate.run_within(partial(search, name), max_hours, confirm) for name in names], ignore_index=True)
+    folder = Path(out) if out else papermill.report_dir(profile, dataset)
+    tables.write_csv(found, folder/'tune.csv')
+    save_figure(views.plot_rates(found), folder/'tune.png')
+    print(folder/'tune.png')
+
+# %% ../nbs/13_cli.ipynb #cli00121
+@app.command('compare')
+def compare_command(
+    dataset: DatasetOption = 'motionshapes', root: RootOption = '', profile: ProfileOption = 'quick',
+    methods: MethodsOption = 'random,dm,prism', vpc: VpcOption = 1, seeds: SeedsOption = 3,
+    networks: Annotated[int, typer.Option(help='Networks that are trained on each condensed set.')] = 2,
+    network: NetworkOption = 'minic3d', precision: PrecisionOption = '', workers: WorkersOption = 0,
+    yes: YesOption = False, out: FolderOption = '',
+):
+    "Condense and evaluate several methods over seeds, and print how they differ; resumes if it was stopped."
+    for name, value in dict(seeds=seeds, networks=networks).items(): check_min(name, value, 1)
+    config = replace(profiles.get_config(profile, dataset, precision), num_seeds=seeds, num_eval=networks)
+    rows = {name: runs.make_runs(config, [name], vpc, root, network=network) for name in split_methods(methods)}
+    print_rates(config, rows)
+    def get(max_hours: float) -> dict[str, list[dict]]:
+        return runner.get_records_by_row(rows, executor.LocalExecutor(workers, max_hours=max_hours))
+    records = estimate.run_within(get, 0. if yes else MAX_HOURS, confirm)
+    folder = Path(out) if out else papermill.report_dir(profile, dataset)
+    print_comparison(records, folder)
+    if any(not record['scores'] for of_method in records.values() for record in of_method): raise typer.Exit(1)
+
+# %% ../nbs/13_cli.ipynb #cli00122
+def print_rates(config: profiles.StudyConfig, rows: dict[str, list[runs.Run]]) -> None:
+    "Print the precision of a comparison, and where each method's learning rate comes from."
+    print_precision(config.precision, runs.workload(config, 'minic3d', config.training.width))
+    for method, of_method in rows.items():
+        recipe = of_method[0].recipe
+        source = runs.rate_source(config, method, recipe.vpc)
+        if source: print(f'{method}: lr {recipe.lr:g}, {source}', file=sys.stderr)
+
+def print_comparison(records: dict[str, list[dict]], folder: Path) -> None:
+    "Print and write the tables of a comparison, and what is wrong with its runs."
+    summary, pairs = statistics.summary_table(records), comparison.compare_pairs(records)
+    print(comparison.format_methods(summary).to_string(index=False))
+    if len(pairs): print('', comparison.format_pairs(pairs).to_string(index=False), sep='\n')
+    for method, of_method in records.items():
+        print_warnings([f'{method}: {text}' for text in diagnostics.record_warnings(of_method)])
+    tables.write_csv(summary, folder/'compare.csv')
+    tables.write_csv(pairs, folder/'compare_differences.csv')
+    tables.write_records(records, folder/'compare_records.csv')
+    print(f'\n{folder}/compare.csv, compare_differences.csv, compare_records.csv')
+
 # %% ../nbs/13_cli.ipynb #3617fbd0
 DatasetsOption = Annotated[str, typer.Option('--dataset', '--datasets', help='Data sets, separated by commas.')]
 TablesOption = Annotated[str, typer.Option(
     help='Tables, separated by commas: ' + ', '.join(papermill.TABLES) + '; default: all that the data set has.')]
-MethodsOption = Annotated[str, typer.Option(
-    help='Methods of the tables that take methods, separated by commas; default: those of the profile.')]
-
-def split_names(text: str) -> tuple[str, ...]:
-    "Split a list of names at its commas."
-    return tuple(name.strip() for name in text.split(',') if name.strip())
+TableMethodsOption = Annotated[str, typer.Option(
+    '--method', '--methods', help='Methods of the tables that take methods, separated by commas; default: those of the profile.')]
 
 # %% ../nbs/13_cli.ipynb #c51d21e1
 def print_page_status(result: front.PageResult) -> front.PageResult: # the same
@@ -513,8 +684,8 @@ def print_page_status(result: front.PageResult) -> front.PageResult: # the same
 @app.command('study')
 def study_command(
     profile: ProfileOption = 'quick', root: RootOption = '',
-    dataset: DatasetsOption = 'motionshapes', tables: TablesOption = '', methods: MethodsOption = '',
-    workers: Annotated[int, typer.Option(help='Worker processes; 0: one per core.')] = 0,
+    dataset: DatasetsOption = 'motionshapes', tables: TablesOption = '', methods: TableMethodsOption = '',
+    precision: PrecisionOption = '', workers: WorkersOption = 0, yes: YesOption = False,
     engine: EngineOption = 'local', address: AddressOption = '', gpus: GpusOption = None,
 ):
     "Run table notebooks and write their reports."
@@ -529,8 +700,9 @@ def study_command(
             if connected: cluster.check_shared_storage(connected, root)
             on_cluster = dict(ray_address=connected.address, gpus=connected.gpus) if connected else {}
             results = [print_page_status(result) for name in names for result in
-                       front.run_study(profile, name, split_names(tables), root, split_names(methods),
-                                       workers=workers, **on_cluster)]
+                       front.run_study(profile, name, split_names(tables), root, split_names(methods), confirm,
+                                       max_hours=0. if yes else MAX_HOURS, precision=precision, workers=workers,
+                                       **on_cluster)]
     except KeyboardInterrupt:
         logging.getLogger('asyncio').setLevel(logging.CRITICAL)   # or the kernel's last task is printed at length
         print('prism-nb: stopped; the same command resumes from the runs that are finished', file=sys.stderr)

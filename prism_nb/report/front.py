@@ -6,12 +6,14 @@
 __all__ = ['CLAIMS_NOTE', 'FOREST_ALT', 'MOTION_NOTE', 'README_REPORTS', 'read_csv_or_empty', 'subtitle', 'available_tables',
            'collect_claims', 'claims_summary_html', 'motion_summary_html', 'table_summary_html', 'storage_html',
            'data_note', 'index_body', 'write_index', 'read_table1', 'chance_percent', 'readme_table', 'readme_claims',
-           'outcome_counts', 'main_methods_at_more_videos', 'PageResult', 'require_clone', 'run_study']
+           'outcome_counts', 'main_methods_at_more_videos', 'PageResult', 'require_clone', 'run_page', 'run_study']
 
 # %% ../../nbs/report/front.ipynb #i060516e
 import html
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -47,6 +49,7 @@ from prism_nb.report.tables import (
     mean_sd_column,
     results_table,
 )
+from ..study.estimate import run_within
 from ..study.statistics import FROM_PAPER
 
 # %% ../../nbs/report/front.ipynb #163c16cd
@@ -243,6 +246,11 @@ def require_clone() -> None:
     folder = repo_root()/'nbs'/'tables'
     if not folder.is_dir(): raise PrismError(f'study needs a clone of the repository: there is no folder {folder}')
 
+# %% ../../nbs/report/front.ipynb #frt00021
+def run_page(page: Page, max_hours: float) -> Path: # max_hours: that its runs may take by estimate; 0: no limit
+    "Build a page within a limit of time."
+    return run_table(replace(page, parameters=page.parameters | dict(max_hours=max_hours)))
+
 # %% ../../nbs/report/front.ipynb #e55bd3ec
 def run_study(
     profile: str = 'quick',         # a profile
@@ -250,7 +258,9 @@ def run_study(
     tables: Sequence[str] = (),     # names in `TABLES`; none: `default_tables`
     root: str = '',                 # folder of the data set; '': the generated or registered one
     methods: Sequence[str] = (),    # of the tables that take methods, which alone are built then; none: their own
-    **executor                      # workers, ray_address, gpus: parameters of the table notebooks
+    ask: Callable[[str], object] = print, # receives how long a page takes, if over `max_hours`; an error refuses it
+    max_hours: float = 0.,          # that the runs of a page may take without asking; 0: no limit
+    **parameters                    # of the table notebooks: precision, workers, ray_address, gpus
 ) -> Iterator[PageResult]:          # each page when it is there, the front page last
     "Run table notebooks, one after the other, and write the front page; a page that fails does not stop the others."
     require_clone()
@@ -262,13 +272,13 @@ def run_study(
     folder = report_dir(profile, dataset)
     own = table_parameters(profile, dataset)
     given = dict(methods=[*methods]) if methods else {}
-    common = dict(profile=profile, dataset=dataset, root=root, out=str(folder), **executor)
+    common = dict(profile=profile, dataset=dataset, root=root, out=str(folder), **parameters)
     pages = [Page(table, folder, common | own.get(table, {}) | given) for table in tables]
     done = {page.name for page in pages if page.table != 'first' and page.source.exists() and page.is_up_to_date()}
     for page in pages:
         if page.table == 'first' and page.name in done: continue   # all of Table 1 is there already
         try:
-            run_table(page)
+            run_within(partial(run_page, page), max_hours, ask)
         except WriteError:
             raise
         except PrismError as e:

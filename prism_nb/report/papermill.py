@@ -33,6 +33,7 @@ from ..core.rng import stable_hash
 from ..core.source import source_hash
 from ..data.datasets import get_dataset, resolve_root
 from .html import render_html
+from ..study.estimate import TooLongError
 from ..study.profiles import DEFAULT, PROFILES, StudyConfig, get_config
 from ..study.records import completed_record, read_record, write_record
 
@@ -202,7 +203,7 @@ def kernel_settings() -> Iterator[None]:
 def unwrap_kernel_error(error: PapermillExecutionError) -> BaseException:
     "Convert papermill's error to the exception that was raised in the kernel; one of another type to a `PrismError`."
     if error.ename == 'KeyboardInterrupt': return KeyboardInterrupt()
-    for kind in (PrismError, WriteError):
+    for kind in (PrismError, WriteError, TooLongError):
         if error.ename == kind.__name__: return kind(error.evalue)
     return PrismError(f'{error.ename}: {error.evalue}')
 
@@ -269,7 +270,7 @@ class Page:
         return all(completed_record(scores/name) for name in manifest['records'])
 
 # %% ../../nbs/report/papermill.ipynb #c8d2fa3b
-WHERE = ('workers', 'ray_address', 'gpus')   # parameters that say where a table is computed, and change nothing in it
+WHERE = ('workers', 'ray_address', 'gpus', 'max_hours')   # where a table is computed; they change nothing in it
 
 def package_hash() -> str:
     "Hash of all code of this package, and of the parts that plug-ins have registered."

@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['describe_setup', 'add_paper_values', 'comparison_row', 'training_history', 'convergence_table', 'accuracy_by_class',
-           'key_frame_counts', 'plot_class', 'plot_flows', 'plot_sensitivity', 'plot_bars']
+           'key_frame_counts', 'plot_class', 'plot_flows', 'plot_sensitivity', 'plot_bars', 'plot_rates']
 
 # %% ../../nbs/report/views.ipynb #d6c2cec8
 import math
+from typing import cast
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -201,4 +202,24 @@ def plot_bars(
     ax.axhline(chance, color='k', ls=':', lw=1)
     ax.set(xticks=range(len(groups)), xticklabels=groups, ylabel='top-1 [%]')
     ax.legend(frameon=False, fontsize=8)
+    return fig
+
+# %% ../../nbs/report/views.ipynb #vws00022
+def plot_rates(
+    trials: pd.DataFrame  # of `tuning.tune`: method, vpc, setting, value, top1_mean, top1_sd, loss, chosen
+) -> Figure:
+    "Draw validation accuracy and final loss against each learning rate; those that were chosen are filled."
+    fig, (left, right) = plt.subplots(1, 2, figsize=(8.5, 2.8))
+    for (method, vpc, setting), lines in trials.groupby(['method', 'vpc', 'setting'], sort=False):
+        part = METHODS[cast(str, method)]
+        style = dict(color=part.colour, linestyle='-' if setting == 'lr' else '--')
+        chosen = lines[lines.chosen]
+        left.errorbar(lines.value, lines.top1_mean, lines.top1_sd.fillna(0), capsize=3, marker='o', mfc='w', **style)
+        left.plot(chosen.value, chosen.top1_mean, 'o', color=part.colour)
+        right.plot(lines.value, lines.loss, marker='o', mfc='w', label=f'{part.title}, {setting}, VPC {vpc}', **style)
+        right.plot(chosen.value, chosen.loss, 'o', color=part.colour)
+    left.set(xscale='log', xlabel='learning rate', ylabel='validation top-1 [%]')
+    right.set(xscale='log', yscale='log', xlabel='learning rate', ylabel='final loss')
+    right.legend(frameon=False, fontsize=7, loc='upper left', bbox_to_anchor=(1, 1))
+    fig.tight_layout()
     return fig

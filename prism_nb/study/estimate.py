@@ -6,14 +6,15 @@
 __all__ = ['PYTORCH_BYTES', 'NetworkCost', 'network_cost', 'DatasetStats', 'dataset_stats', 'condensation_flops',
            'evaluation_flops', 'target_flops', 'peak_bytes', 'free_resources', 'total_memory_bytes',
            'target_cache_bytes', 'runs_with_targets', 'Estimate', 'estimate', 'format_hours', 'check_memory',
-           'check_fit', 'TooLongError', 'check_hours']
+           'check_fit', 'TooLongError', 'check_hours', 'run_within']
 
 # %% ../../nbs/study/estimate.ipynb #89db992a
 import math
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import psutil
 import torch
@@ -227,5 +228,17 @@ def check_hours(
     max_hours: float   # 0: no limit
 ) -> None:
     "Raise `TooLongError` if runs take longer than allowed."
-    if not 0 < max_hours < estimated.hours: return
-    raise TooLongError(f'{what}: about {format_hours(estimated.hours)}; give --yes to start it')
+    if 0 < max_hours < estimated.hours: raise TooLongError(f'{what}: about {format_hours(estimated.hours)}')
+
+# %% ../../nbs/study/estimate.ipynb #est00004
+def run_within(
+    work: Callable[[float], Any],   # receives the hours that it may take; 0: no limit
+    max_hours: float,
+    ask: Callable[[str], object]    # receives the reason; raises an exception if the answer is no
+) -> Any:                           # what `work` returns
+    "Call `work`; if it takes too long by estimate, ask, and call it without a limit."
+    try:
+        return work(max_hours)
+    except TooLongError as e:
+        ask(str(e))
+        return work(0.)
