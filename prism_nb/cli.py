@@ -617,10 +617,11 @@ def tune_command(
         jobs = executor.LocalExecutor(workers, max_hours=max_hours)
         return tuning.tune(config, profile, name, vpc, root, jobs)
     max_hours = 0. if yes else MAX_HOURS
-    found = pd.concat([estimate.run_within(partial(search, name), max_hours, confirm) for name in names], ignore_index=True)
+    found = [estimate.run_within(partial(search, name), max_hours, confirm) for name in names]
+    table = pd.concat(found, ignore_index=True)
     folder = Path(out) if out else papermill.report_dir(profile, dataset)
-    tables.write_csv(found, folder/'tune.csv')
-    save_figure(views.plot_rates(found), folder/'tune.png')
+    tables.write_csv(table, folder/'tune.csv')
+    save_figure(views.plot_rates(table), folder/'tune.png')
     print(folder/'tune.png')
 
 # %% ../nbs/13_cli.ipynb #cli00121
@@ -670,7 +671,8 @@ DatasetsOption = Annotated[str, typer.Option('--dataset', '--datasets', help='Da
 TablesOption = Annotated[str, typer.Option(
     help='Tables, separated by commas: ' + ', '.join(papermill.TABLES) + '; default: all that the data set has.')]
 TableMethodsOption = Annotated[str, typer.Option(
-    '--method', '--methods', help='Methods of the tables that take methods, separated by commas; default: those of the profile.')]
+    '--method', '--methods',
+    help='Methods of the tables that take methods, separated by commas; default: those of the profile.')]
 
 # %% ../nbs/13_cli.ipynb #c51d21e1
 def print_page_status(result: front.PageResult) -> front.PageResult: # the same

@@ -210,8 +210,9 @@ def plot_rates(
 ) -> Figure:
     "Draw validation accuracy and final loss against each learning rate; those that were chosen are filled."
     fig, (left, right) = plt.subplots(1, 2, figsize=(8.5, 2.8))
-    for (method, vpc, setting), lines in trials.groupby(['method', 'vpc', 'setting'], sort=False):
-        part = METHODS[cast(str, method)]
+    for key, lines in trials.groupby(['method', 'vpc', 'setting'], sort=False):
+        method, vpc, setting = cast(tuple[str, int, str], key)
+        part = METHODS[method]
         style = dict(color=part.colour, linestyle='-' if setting == 'lr' else '--')
         chosen = lines[lines.chosen]
         left.errorbar(lines.value, lines.top1_mean, lines.top1_sd.fillna(0), capsize=3, marker='o', mfc='w', **style)
