@@ -350,6 +350,16 @@ def test_a_file_that_cannot_be_used_is_refused_in_one_line(refused, name, decode
     assert (probe_header(path)["problem"] != "") == (name in SEEN_BY_INDEX)
 
 
+@pytest.mark.parametrize("decoder", DECODERS)
+def test_a_relative_path_is_no_address(tmp_path, monkeypatch, decoder):
+    monkeypatch.chdir(tmp_path)
+    path = Path("10:20 run") / "a.mp4"
+    path.parent.mkdir()
+    write(tmp_path / path, SIXTY)
+    assert numbers_read(path, decoder, ClipSampling(8, 1)) == [[*range(26, 34)]]
+    assert probe_file(path)["problem"] == ""
+
+
 def test_damage_in_the_middle_is_refused(tmp_path):
     path = spoiled(tmp_path / "spoiled.mkv")
     with pytest.raises(PrismError, match="spoiled.mkv: "):

@@ -193,10 +193,11 @@ def read_checked(
 ) -> np.ndarray:     # (length,H,W,3) uint8
     "Read all frames of a file with decord; raise `PrismError` if they are not those that are shown."
     import decord
-    missing = len(decord.VideoReader(str(path), num_threads=1)) - length   # decord repeats the last frame instead
+    name = str(path.absolute())
+    missing = len(decord.VideoReader(name, num_threads=1)) - length   # decord repeats the last frame instead
     tolerance: Any = missing if missing > 0 else .5/length   # below 1: a share
     try:
-        reader = decord.VideoReader(str(path), num_threads=1, fault_tol=tolerance)
+        reader = decord.VideoReader(name, num_threads=1, fault_tol=tolerance)
         frames = reader.get_batch(range(len(reader))).asnumpy()
         if missing >= 0 and (frames[length - 1:] == frames[length - 1]).all(): return frames[:length]
     except decord.DECORDLimitReachedError:
@@ -217,7 +218,7 @@ def decode_decord(
     with open_video(path) as container: plain = is_plain(container)
     with open_video(path) as container: first, _ = next(shown_frames(demux_video(container)))
     upright = orientation(first)
-    reader = decord.VideoReader(str(path), num_threads=1)
+    reader = decord.VideoReader(str(path.absolute()), num_threads=1)
     if len(reader) <= frame_ids[-1]: raise PrismError(f'frame {frame_ids[-1]} cannot be decoded')
     frames = reader.get_batch(range(frame_ids[-1] + 1)).asnumpy() if plain else read_checked(path, length)
     if frames.shape[1:3] != upright.stored_size((first.height, first.width)):
