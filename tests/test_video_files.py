@@ -228,6 +228,16 @@ def test_an_incomplete_last_packet_costs_one_frame_at_most(tmp_path):
     assert numbers_read(path, "pyav", sampling) == shown[sampling.indices(len(shown))].tolist()
 
 
+@pytest.mark.parametrize("suffix", [".ts", ".mkv"])
+def test_a_decoder_that_shows_more_frames_than_packets_is_followed(tmp_path, suffix):
+    """MPEG-4 with B-frames that begins between two key frames: what comes before the first one is shown in grey."""
+    path = from_packet(7, suffix, codec="mpeg4", bf=2)(tmp_path / f"middle{suffix}")
+    shown, sampling = np.array(shown_by_pyav(path)), ClipSampling(16, 1, num_clips=3)
+    assert len(shown) == 54
+    assert probe_file(path)["frames"] == 54
+    assert numbers_read(path, "pyav", sampling) == shown[sampling.indices(54)].tolist()
+
+
 @pytest.mark.parametrize("suffix, codec", [(".ts", "libx264"), (".ts", "mpeg2video"), (".mpg", "mpeg2video"),
                                            (".avi", "mpeg4"), (".avi", "mjpeg"), (".mkv", "libx264"),
                                            (".webm", "libvpx"), (".flv", "flv"), (".h264", "libx264")])

@@ -150,12 +150,15 @@ def decode_pyav(
     size: tuple[int, int]   # height, width
 ) -> np.ndarray:            # (num_clips,T,height,width,3) uint8
     "Decode the clips of a file with PyAV, resized by area."
-    clips = None
     with open_video(path) as container:
         packets = demux_video(container)
-        if packets_are_frames(packets):
-            clips = select_frames(frames_in_step(packets), sampling.indices(sum(shows_frame(packets))), size)
-    return decode_counted(path, sampling, size) if clips is None else clips
+        length = sum(shows_frame(packets))
+        indices = sampling.indices(length)
+        certain = packets_are_frames(packets)
+        frames = frames_in_step(packets) if certain else (frame for frame, _ in shown_frames(packets))
+        clips = select_frames(frames, indices, size)
+        if clips is not None and (certain or indices.max() + 1 + sum(1 for _ in frames) == length): return clips
+    return decode_counted(path, sampling, size)
 
 # %% ../../nbs/data/video.ipynb #7c89b52c
 def decode_counted(
