@@ -228,6 +228,16 @@ def test_an_incomplete_last_packet_costs_one_frame_at_most(tmp_path):
     assert numbers_read(path, "pyav", sampling) == shown[sampling.indices(len(shown))].tolist()
 
 
+@pytest.mark.parametrize("suffix", [".ts", ".mkv"])
+def test_a_decoder_that_shows_more_frames_than_packets_is_followed(tmp_path, suffix):
+    """MPEG-4 with B-frames that begins between two key frames: what comes before the first one is shown in grey."""
+    path = from_packet(7, suffix, codec="mpeg4", bf=2)(tmp_path / f"middle{suffix}")
+    shown, sampling = np.array(shown_by_pyav(path)), ClipSampling(16, 1, num_clips=3)
+    assert len(shown) == 54
+    assert probe_file(path)["frames"] == 54
+    assert numbers_read(path, "pyav", sampling) == shown[sampling.indices(54)].tolist()
+
+
 @pytest.mark.parametrize("suffix, codec", [(".ts", "libx264"), (".ts", "mpeg2video"), (".mpg", "mpeg2video"),
                                            (".avi", "mpeg4"), (".avi", "mjpeg"), (".mkv", "libx264"),
                                            (".webm", "libvpx"), (".flv", "flv"), (".h264", "libx264")])
@@ -348,6 +358,16 @@ def test_a_file_that_cannot_be_used_is_refused_in_one_line(refused, name, decode
     assert "\n" not in str(error.value)
     assert reason in probe_file(path)["problem"]
     assert (probe_header(path)["problem"] != "") == (name in SEEN_BY_INDEX)
+
+
+@pytest.mark.parametrize("decoder", DECODERS)
+def test_a_relative_path_is_no_address(tmp_path, monkeypatch, decoder):
+    monkeypatch.chdir(tmp_path)
+    path = Path("10:20 run") / "a.mp4"
+    path.parent.mkdir()
+    write(tmp_path / path, SIXTY)
+    assert numbers_read(path, decoder, ClipSampling(8, 1)) == [[*range(26, 34)]]
+    assert probe_file(path)["problem"] == ""
 
 
 def test_damage_in_the_middle_is_refused(tmp_path):

@@ -31,7 +31,7 @@ from ..core.errors import PrismError
 def open_video(path: str|Path) -> InputContainer:
     "Open a file to read it; what is wrong with it is reported by exceptions, not by FFmpeg's log."
     av_logging.set_level(av_logging.PANIC)
-    return av.open(str(path))
+    return av.open(str(Path(path).absolute()))   # FFmpeg takes `10:20 run/a.mp4` for an address
 
 # %% ../../nbs/data/streams.ipynb #9e738e1e
 def read_packets(container: InputContainer, *streams) -> list[Packet]: # of all streams, if none is given

@@ -152,12 +152,15 @@ def decode_pyav(
     size: tuple[int, int]   # height, width
 ) -> np.ndarray:            # (num_clips,T,height,width,3) uint8
     "Decode the clips of a file with PyAV, resized by area."
-    clips = None
     with open_video(path) as container:
         packets = demux_video(container)
-        if packets_are_frames(packets):
-            clips = select_frames(frames_in_step(packets), sampling.indices(sum(shows_frame(packets))), size)
-    return decode_counted(path, sampling, size) if clips is None else clips
+        length = sum(shows_frame(packets))
+        indices = sampling.indices(length)
+        certain = packets_are_frames(packets)
+        frames = frames_in_step(packets) if certain else (frame for frame, _ in shown_frames(packets))
+        clips = select_frames(frames, indices, size)
+        if clips is not None and (certain or indices.max() + 1 + sum(1 for _ in frames) == length): return clips
+    return decode_counted(path, sampling, size)
 
 # %% ../../nbs/data/video.ipynb #7c89b52c
 def decode_counted(
@@ -195,10 +198,11 @@ def read_checked(
 ) -> np.ndarray:     # (length,H,W,3) uint8
     "Read all frames of a file with decord; raise `PrismError` if they are not those that are shown."
     import decord
-    missing = len(decord.VideoReader(str(path), num_threads=1)) - length   # decord repeats the last frame instead
+    name = str(path.absolute())
+    missing = len(decord.VideoReader(name, num_threads=1)) - length   # decord repeats the last frame instead
     tolerance: Any = missing if missing > 0 else .5/length   # below 1: a share
     try:
-        reader = decord.VideoReader(str(path), num_threads=1, fault_tol=tolerance)
+        reader = decord.VideoReader(name, num_threads=1, fault_tol=tolerance)
         frames = reader.get_batch(range(len(reader))).asnumpy()
         if missing >= 0 and (frames[length - 1:] == frames[length - 1]).all(): return frames[:length]
     except decord.DECORDLimitReachedError:
@@ -219,7 +223,7 @@ def decode_decord(
     with open_video(path) as container: plain = is_plain(container)
     with open_video(path) as container: first, _ = next(shown_frames(demux_video(container)))
     upright = orientation(first)
-    reader = decord.VideoReader(str(path), num_threads=1)
+    reader = decord.VideoReader(str(path.absolute()), num_threads=1)
     if len(reader) <= frame_ids[-1]: raise PrismError(f'frame {frame_ids[-1]} cannot be decoded')
     frames = reader.get_batch(range(frame_ids[-1] + 1)).asnumpy() if plain else read_checked(path, length)
     if frames.shape[1:3] != upright.stored_size((first.height, first.width)):
