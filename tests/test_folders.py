@@ -19,9 +19,9 @@ from prism_nb.evaluation import check_comparable
 from prism_nb.study import profiles
 
 # Suffix → container and codec.
-FORMATS = {"m2ts": ("mpegts", "libx264"), "MTS": ("mpegts", "libx264"), "gif": ("gif", "gif"),
-           "f4v": ("f4v", "libx264"), "vob": ("vob", "mpeg2video"), "mxf": ("mxf", "mpeg2video"), "asf": ("asf", "wmv2"),
-           "divx": ("avi", "mpeg4"), "3g2": ("3g2", "libx264"), "mp4": ("mp4", "libx264")}
+FORMATS = {"m2ts": ("mpegts", "libx264"), "MTS": ("mpegts", "libx264"), "3g2": ("3g2", "libx264"),
+           "f4v": ("f4v", "libx264"), "mp4": ("mp4", "libx264"), "vob": ("vob", "mpeg2video"), "gif": ("gif", "gif"),
+           "mxf": ("mxf", "mpeg2video"), "asf": ("asf", "wmv2"), "divx": ("avi", "mpeg4")}
 ODD_NAMES = ["Screen Recording 2024-03-01 at 9.41.07\u202fAM", "no\xa0break", "ideographic\u3000space",
              "joined\u200dhere", "日本 çay"]
 
