@@ -80,8 +80,9 @@ def parse_line(
     for path, label in ways:
         for name in (path, f'{label}/{path}'):
             if found := find_file(name, split, files): return ListedClip(found, label, True)
-    likely = [way for way in ways if is_video(way[0])] or ways[:1]
-    return ListedClip(*likely[0], False) if likely and (likely[0][1] or '/' in likely[0][0]) else None
+    likely = [(path, label) for path, label in ways if is_video(path) and (label or '/' in path)]
+    likely += [(path, label) for path, label in ways if label]
+    return ListedClip(*likely[0], False) if likely else None
 
 # %% ../../nbs/data/lists.ipynb #34f98fba
 CLASS_COLUMNS = {'label', 'labels', 'class', 'class_id', 'class_name', 'label_id', 'category', 'action', 'target'}

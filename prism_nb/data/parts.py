@@ -7,10 +7,10 @@ __all__ = ['AFFECTS_RESULTS', 'PART_ENDINGS', 'YEAR_AND_MONTH', 'MIN_SHARE', 'na
            'find_parts', 'propose_regex', 'describe_parts']
 
 # %% ../../nbs/data/parts.ipynb #7302711e
+import os
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
@@ -37,62 +37,68 @@ def name_in_class(path: str, label: str) -> str:
 
 # %% ../../nbs/data/parts.ipynb #4a85009d
 def find_families(
-    index: pd.DataFrame,
-    ending: str           # in `PART_ENDINGS`
-) -> list[pd.DataFrame]:  # the rows of each family
-    "Find the files of an index that look like parts of one video."
+    labels: list[str],
+    names: list[str],   # of files, within their classes
+    ending: str         # in `PART_ENDINGS`
+) -> list[list[int]]:   # the rows of each family
+    "Find files that look like parts of one video."
     found: dict[tuple[str, str], list[tuple[int, int]]] = {}   # class, name → number and row
-    for row, (path, label) in enumerate(zip(index['path'], index['label'])):
-        stem = str(PurePosixPath(name_in_class(path, label)).with_suffix(''))
+    for row, (label, name) in enumerate(zip(labels, names)):
+        stem = os.path.splitext(name)[0]
         part = re.search(f'{ending}$', stem)
         source, number = (stem[:part.start()], int(part[1])) if part else (stem, 0)
         found.setdefault((label, source), []).append((number, row))
-    class_sizes = Counter(index['label'])
+    class_sizes = Counter(labels)
     families = []
     for (label, source), parts in found.items():
         numbers, rows = zip(*parts)
         is_sequence = min(numbers) <= 1 and max(numbers) <= 2*len(rows) and len({*numbers}) == len(rows) > 1
         if is_sequence and len(rows) <= class_sizes[label]/2 and not re.search(YEAR_AND_MONTH, source):
-            families.append(index.iloc[[*rows]])
+            families.append([*rows])
     return families
 
 # %% ../../nbs/data/parts.ipynb #96f795ec
 @dataclass(frozen=True)
 class PartsFound:
     "Files whose names look like parts of videos."
-    families: list[pd.DataFrame]  # the rows of each
-    group_regex: str              # keeps them together; '': none does without merging a whole class
-    sources: int                  # source videos of the whole index with that expression
+    index: pd.DataFrame
+    families: list[list[int]]  # the rows of each
+    group_regex: str           # keeps them together; '': none does without merging a whole class
+    sources: int               # source videos of the whole index with that expression
 
     @property
     def files(self) -> int: return sum(map(len, self.families))
 
     @property
-    def in_both_splits(self) -> list[pd.DataFrame]:
-        return [family for family in self.families if len({*family['split']}) > 1]
+    def in_both_splits(self) -> list[list[int]]:
+        splits = self.index['split'].tolist()
+        return [family for family in self.families if len({splits[row] for row in family}) > 1]
+
+    def paths(self, family: list[int]) -> list[str]: return self.index['path'].iloc[family].tolist()
 
 # %% ../../nbs/data/parts.ipynb #6a2c9e72
 def find_parts(
     index: pd.DataFrame   # in which each file is a source video of its own
 ) -> PartsFound|None:     # None: the names do not look like parts
     "Find files that look like parts of one video, and the regular expression that keeps them together."
-    by_ending = {ending: find_families(index, ending) for ending in PART_ENDINGS}
+    labels = index['label'].tolist()
+    names = [name_in_class(path, label) for path, label in zip(index['path'], labels)]
+    by_ending = {ending: find_families(labels, names, ending) for ending in PART_ENDINGS}
     ending, families = max(by_ending.items(), key=lambda item: sum(map(len, item[1])))
     if not families or sum(map(len, families)) < MIN_SHARE*len(index): return None
-    names = [name_in_class(path, label) for path, label in zip(index['path'], index['label'])]
-    regex = propose_regex(names, pd.concat(families)['path'], ending)
-    sources = {(label, source_video(name, regex)) for label, name in zip(index['label'], names)}
+    regex = propose_regex(names, [names[row] for family in families for row in family], ending)
+    sources = {(label, source_video(name, regex)) for label, name in zip(labels, names)}
     is_useful = min(Counter(label for label, _ in sources).values()) > 1
-    return PartsFound(families, regex if is_useful else '', len(sources))
+    return PartsFound(index, families, regex if is_useful else '', len(sources))
 
 # %% ../../nbs/data/parts.ipynb #5d11acc1
 def propose_regex(
     names: list[str],       # of all files, within their classes
-    parts: Iterable[str],   # paths of those that look like parts
+    parts: list[str],       # those that look like parts
     ending: str             # in `PART_ENDINGS`
 ) -> str:
     "Make the regular expression that finds the source video in every name: the name without the ending."
-    found = (re.search(rf'({ending})(?:\.\w+)?$', path) for path in parts)
+    found = (re.search(rf'({ending})(?:\.\w+)?$', name) for name in parts)
     literals = {re.sub(r'\d+', lambda _: r'\d+', re.escape(part[1])) for part in found if part}
     plain = ending.replace(r'(\d{1,4})', r'\d+')
     if len(literals) == 1: plain = re.sub(r'\\([ -])', r'\1', literals.pop())   # easier to read
@@ -102,7 +108,7 @@ def propose_regex(
 # %% ../../nbs/data/parts.ipynb #90c13a6e
 def describe_parts(found: PartsFound) -> str:
     "Say which files look like parts of one video, and what to do."
-    examples = ', '.join(PurePosixPath(path).name for path in found.families[0]['path'].iloc[:2])
+    examples = ', '.join(PurePosixPath(path).name for path in found.paths(found.families[0])[:2])
     videos = 'one video' if len(found.families) == 1 else f'{len(found.families):,} videos'
     what = f'{found.files:,} files look like parts of {videos} ({examples}, …)'
     if found.group_regex:

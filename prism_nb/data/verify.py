@@ -216,7 +216,7 @@ def check_parts(
     if sources_known: return []
     found = find_parts(index)
     families = found.in_both_splits if found else []
-    paths = [path for family in families for path in family['path']]
+    paths = [path for family in families for path in found.paths(family)] if found else []
     row = check_row(f'split {split_id}: videos in training and test, by name', 0, len(families), paths)
     return [row | dict(state='warning' if families else 'ok')]
 
