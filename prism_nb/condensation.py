@@ -144,9 +144,9 @@ def video_gradient(
 DIVERGED = 1e4   # times the first loss of a class
 
 def check_divergence(condenser: CondenserState, losses: Tensor) -> None:
-    "Raise `PrismError` if the loss of a class is not finite, or `DIVERGED` times its first."
-    first = (condenser.class_losses or [losses])[0]
-    diverged = ~(losses <= DIVERGED*first) | ~losses.isfinite()
+    "Raise `PrismError` if the loss of a class is not finite, or `DIVERGED` times as large as its first."
+    first = (condenser.class_losses or [losses])[0].abs()   # not every objective is a squared distance
+    diverged = (losses.abs() > DIVERGED*first) & (first > 0) | ~losses.isfinite()
     if not diverged.any(): return
     name = condenser.clips.class_names[condenser.labels[int(diverged.nonzero()[0])]]
     raise PrismError(f'the condensation diverged at iteration {condenser.iteration}: loss {losses[diverged][0]:.3g} '

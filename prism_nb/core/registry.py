@@ -78,6 +78,7 @@ def import_file(
         exec(compile(path.read_bytes(), path, 'exec'), vars(module))
     except (Exception, SystemExit) as e:
         del sys.modules[name]
+        for registry in REGISTRIES: registry.remove_module(name)
         raise PrismError(f'plug-in {file}{line_in(path, e)}: {reason_of(e)}') from None
     return module
 
@@ -147,6 +148,11 @@ class Registry(Mapping[str, Any]):
         self._modules[name] = module
         self._registered[name] = uuid4().hex
 
+    def remove_module(self, module: str) -> None:
+        "Remove the parts that a module has registered."
+        for name in [name for name, registered in self._modules.items() if registered == module]:
+            for entries in (self._parts, self._modules, self._registered): del entries[name]
+
     def register(self,
         name: str,          # of the part
         part: Any = None    # an object; without it, the decorated class or function
@@ -171,13 +177,11 @@ def temporary_parts(
 ) -> Iterator[Registry]:   # the same one
     "Restore a registry after the block, in which parts may be registered."
     load_parts()           # otherwise those loaded in the block would be removed with it
-    parts = registry._parts.copy()
-    modules = registry._modules.copy()
+    before = registry._parts.copy(), registry._modules.copy(), registry._registered.copy()
     try:
         yield registry
     finally:
-        registry._parts = parts
-        registry._modules = modules
+        registry._parts, registry._modules, registry._registered = before
 
 # %% ../../nbs/core/registry.ipynb #reg00016
 @dataclass(frozen=True)
