@@ -5,12 +5,12 @@
 # %% auto #0
 __all__ = ['OPTION_ALIASES', 'PluginOption', 'app', 'data', 'EXIT_SIGPIPE', 'ProfileOption', 'DatasetOption', 'RootOption',
            'SeedOption', 'OutOption', 'YesOption', 'PrecisionOption', 'VpcOption', 'SeedsOption', 'EngineOption',
-           'AddressOption', 'GpusOption', 'ThreadsOption', 'WorkersOption', 'LAYOUTS', 'NameArgument', 'MAX_HOURS',
+           'AddressOption', 'GpusOption', 'ThreadsOption', 'WorkersOption', 'NameArgument', 'MAX_HOURS',
            'SHARDED_FLOPS', 'MethodOption', 'ParameterizationOption', 'ObjectiveOption', 'InitOption',
            'RecipeNetworkOption', 'PartOption', 'DtypeOption', 'ShardsOption', 'CondensedArgument', 'NetworkOption',
            'MethodsOption', 'FolderOption', 'DatasetsOption', 'TablesOption', 'TableMethodsOption', 'full_option_name',
-           'App', 'with_plugins', 'main', 'exit_with', 'safe_output', 'make_command', 'index_command', 'find_list',
-           'print_notes', 'check_layout', 'write_index', 'describe_index', 'print_files', 'verify_command',
+           'App', 'with_plugins', 'main', 'exit_with', 'safe_output', 'make_command', 'layouts', 'index_command',
+           'find_list', 'print_notes', 'check_layout', 'write_index', 'describe_index', 'print_files', 'verify_command',
            'cache_command', 'open_cluster', 'make_run', 'confirm', 'check_resources', 'num_shards', 'print_choices',
            'print_precision', 'load_if_same_run', 'condense_command', 'load_or_condense', 'losses_path',
            'write_history', 'print_warnings', 'load_condensed', 'evaluate_command', 'with_geometry', 'show_command',
@@ -189,11 +189,13 @@ def make_command(
     print(datasets.resolve_root(name))
 
 # %% ../nbs/13_cli.ipynb #83446200
-LAYOUTS = [name for name, spec in DATASETS.items() if spec.generate is None and spec.parent == '']
+def layouts() -> list[str]:
+    "List the data sets whose folder can be registered."
+    return [name for name, spec in DATASETS.items() if spec.generate is None and spec.parent == '']
 
 @data.command('index')
 def index_command(
-    layout: Annotated[str, typer.Argument(help=', '.join(LAYOUTS) + '; or folder, with one sub-folder per class.')],
+    layout: Annotated[str, typer.Argument(help=', '.join(layouts()) + '; or folder, with one sub-folder per class.')],
     root: Annotated[Path, typer.Option(help='Folder of the data set.')],
     name: Annotated[str, typer.Option(help='Name for a folder of your own, for --dataset.')] = '',
     group_regex: Annotated[str, typer.Option(
@@ -247,7 +249,7 @@ def print_notes(
 # %% ../nbs/13_cli.ipynb #02712f1e
 def check_layout(layout: str, name: str) -> bool:
     "Check layout and name of `data index`; return whether the folder is of no official layout, and needs a name."
-    is_own = check_choice('layout', layout, [*LAYOUTS, 'folder']) == 'folder'
+    is_own = check_choice('layout', layout, [*layouts(), 'folder']) == 'folder'
     if is_own and not name: raise PrismError('name is missing: give the folder a name with --name')
     if name and not is_own: raise PrismError(f'name is {name!r}, but only a folder of your own takes one')
     if name in profiles.PROFILES:   # its reports would be written to those of the profile
