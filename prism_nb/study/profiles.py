@@ -68,7 +68,8 @@ SMOKE = StudyConfig(
     method_overrides=dict(dm=dict(lr=20.), wang=wang_rates(10., 10., 6, 1e-4), prism=dict(lr=20.)),
     training=TrainConfig(epochs=8, width=.125), num_seeds=2, num_eval=1,
     full_training=TrainConfig(epochs=2, batch=32, width=.125))
-SMOKE_PROFILE = {'motionshapes': replace(SMOKE, dataset='motionshapes-smoke'), DEFAULT: SMOKE}
+SMOKE_PROFILE = {'motionshapes': replace(SMOKE, dataset='motionshapes-smoke'),
+                 DEFAULT: replace(SMOKE, rates_are_guesses=True)}
 
 # %% ../../nbs/study/profiles.ipynb #a0e59e27
 def motionshapes_quick(
