@@ -11,11 +11,11 @@ __all__ = ['OPTION_ALIASES', 'PluginOption', 'app', 'data', 'EXIT_SIGPIPE', 'Pro
            'MethodsOption', 'FolderOption', 'DatasetsOption', 'TablesOption', 'TableMethodsOption', 'full_option_name',
            'App', 'with_plugins', 'main', 'exit_with', 'safe_output', 'make_command', 'layouts', 'index_command',
            'find_list', 'print_notes', 'check_layout', 'write_index', 'describe_index', 'print_files', 'verify_command',
-           'cache_command', 'open_cluster', 'make_run', 'confirm', 'check_resources', 'num_shards', 'print_choices',
-           'print_precision', 'load_if_same_run', 'condense_command', 'load_or_condense', 'losses_path',
-           'write_history', 'print_warnings', 'load_condensed', 'evaluate_command', 'with_geometry', 'show_command',
-           'export_command', 'split_names', 'split_methods', 'tune_command', 'compare_command', 'print_rates',
-           'print_comparison', 'print_page_status', 'study_command']
+           'cache_command', 'open_cluster', 'make_run', 'confirm', 'check_vpc', 'check_resources', 'num_shards',
+           'print_choices', 'print_precision', 'load_if_same_run', 'condense_command', 'load_or_condense',
+           'losses_path', 'write_history', 'print_warnings', 'load_condensed', 'evaluate_command', 'with_geometry',
+           'show_command', 'export_command', 'split_names', 'split_methods', 'tune_command', 'compare_command',
+           'print_rates', 'print_comparison', 'print_page_status', 'study_command']
 
 # %% ../nbs/13_cli.ipynb #879ee06a
 import inspect
@@ -369,15 +369,19 @@ def confirm(message: str) -> None:
     typer.confirm(f'{message}. Start it?', abort=True, err=True)
 
 # %% ../nbs/13_cli.ipynb #cli00103
+def check_vpc(run: runs.Run) -> None:
+    "Raise `PrismError` if a class has fewer training clips than videos are condensed from it."
+    index = runs.load_index(run.config, run.root, run.seed)
+    counts = index.label[index.split == 'train'].value_counts()
+    if run.recipe.vpc > counts.min():
+        raise PrismError(f'vpc is {run.recipe.vpc}, but class {counts.idxmin()} has only {counts.min()} training clips')
+
 def check_resources(
     run: runs.Run,
     yes: bool       # whether it may take over an hour
 ) -> None:
     "Estimate a condensation; print it if it takes over a minute, raise `PrismError` if it cannot be done here."
-    index = runs.load_index(run.config, run.root, run.seed)
-    counts = index.label[index.split == 'train'].value_counts()
-    if run.recipe.vpc > counts.min():
-        raise PrismError(f'vpc is {run.recipe.vpc}, but class {counts.idxmin()} has only {counts.min()} training clips')
+    check_vpc(run)
     if run.recipe.iterations: print('measuring this machine …', file=sys.stderr)
     without_evaluation = replace(run, config=replace(run.config, num_eval=0))
     needed = estimate.estimate([without_evaluation], estimate.dataset_stats(run), num_shards(run))
@@ -614,6 +618,7 @@ def tune_command(
     for name in names: tuning.rates_of(name)   # a method that learns nothing is an error before the others start
     check_min('seeds', seeds, 1)
     config = replace(profiles.get_config(profile, dataset, precision), num_seeds=seeds)
+    check_vpc(runs.make_runs(config, names[:1], vpc, root)[0])
     print_precision(config.precision, runs.workload(config, 'minic3d', config.training.width))
     def search(name: str, max_hours: float) -> pd.DataFrame:
         jobs = executor.LocalExecutor(workers, max_hours=max_hours)
@@ -639,6 +644,7 @@ def compare_command(
     for name, value in dict(seeds=seeds, networks=networks).items(): check_min(name, value, 1)
     config = replace(profiles.get_config(profile, dataset, precision), num_seeds=seeds, num_eval=networks)
     rows = {name: runs.make_runs(config, [name], vpc, root, network=network) for name in split_methods(methods)}
+    for of_method in rows.values(): check_vpc(of_method[0])
     print_rates(config, rows)
     def get(max_hours: float) -> dict[str, list[dict]]:
         return runner.get_records_by_row(rows, executor.LocalExecutor(workers, max_hours=max_hours))

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core.errors import PrismError
+from ..core.files import file_lock
 from ..data.datasets import root_file
 from .records import read_record, write_record
 
@@ -44,8 +45,9 @@ def remember_rates(
 ) -> None:
     "Store the learning rates that were found for a method."
     path = rates_file(dataset)
-    remembered_rates(dataset, profile)   # a damaged file is an error
-    remembered = read_record(path) or {}
-    of_vpc = remembered.setdefault(profile, {}).setdefault(str(vpc), {})
-    of_vpc[method] = dict(settings, day=date.today().isoformat())
-    write_record(path, remembered)
+    with file_lock(path):   # several searches may run at the same time
+        remembered_rates(dataset, profile)   # a damaged file is an error
+        remembered = read_record(path) or {}
+        of_vpc = remembered.setdefault(profile, {}).setdefault(str(vpc), {})
+        of_vpc[method] = dict(settings, day=date.today().isoformat())
+        write_record(path, remembered)
