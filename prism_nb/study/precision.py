@@ -53,7 +53,7 @@ def seconds_per_clip(workload: Workload, precision: str) -> float:
         first = seconds(1)
         if first > LONG_PASS: return first
         batch = max(1, min(8, int(LONG_PASS/first)))
-        return min(seconds(batch) for _ in range(2))/batch
+        return min(seconds(batch) for _ in range(4))/batch
 
 # %% ../../nbs/study/precision.ipynb #prc00017
 NARROW = Workload('minic3d', 8, 48, .125)
