@@ -58,6 +58,8 @@ from .evaluation import evaluate
 from .networks import PRECISIONS
 from .report import card, export, front, papermill, tables, views
 from .report.figures import frame_strip, save_figure, save_video_grid
+
+# %% ../nbs/13_cli.ipynb #932461d0
 from prism_nb.study import (
     cluster,
     comparison,
