@@ -234,6 +234,7 @@ def papermill(table, plugin, data, out, parameters):
                 f"{{{parameters}, out: {out}}}", PRISM_DATA=data, PRISM_PLUGINS=plugin)
 
 
+@pytest.mark.slow
 def test_table_3_with_a_network_of_a_file(tmp_path, plugin, data_dir):
     done = papermill("table3", plugin, data_dir, tmp_path, "methods: [dm, mine], networks: [minic3d, one-convolution]")
     assert done.returncode == 0, done.stderr[-2000:]
