@@ -421,13 +421,15 @@ def print_precision(asked: str, workload: precision.Workload) -> None:
     else: print_warnings([precision.precision_warning(asked)])
 
 # %% ../nbs/13_cli.ipynb #c94151cb
-def load_if_same_run(path: Path, run: str) -> SyntheticDataset|None:
+def load_if_same_run(path: Path, run: runs.Run) -> SyntheticDataset|None:
     "Load a condensed set if this run has written it already."
+    if not path.exists(): return None
     try:
         condensed = CondensedSet.load(path)
     except PrismError:
         return None
-    return condensed if condensed.metadata.get('run') == run else None
+    same = condensed.metadata.get('run') == run_id(run.clips().train, run.recipe, run.seed)
+    return condensed if same else None
 
 # %% ../nbs/13_cli.ipynb #fcde9ead
 MethodOption = Annotated[str, typer.Option(
@@ -478,8 +480,7 @@ def condense_command(
     check_min('checkpoint_every', checkpoint_every, 0.)
     print_choices(run, config.precision, lr)
     with open_cluster(engine, address, gpus, shards=shards) as connected:
-        if connected is None: check_resources(run, yes)
-        condensed, history = load_or_condense(out, run, connected, shards, checkpoint_every)
+        condensed, history = load_or_condense(out, run, connected, shards, checkpoint_every, yes)
     card.write_card(out, condensed, run.config.dataset, run.method)
     stored = sum(condensed.frames_per_video())
     print(f'{out}: {len(condensed)} videos, {stored:.0f} stored frames, {condensed.storage():,} bytes')
@@ -494,11 +495,13 @@ def load_or_condense(
     run: runs.Run,
     connected: cluster.Cluster|None,# None: this machine's processes condense
     shards: int|None,               # in a cluster
-    checkpoint_seconds: float
+    checkpoint_seconds: float,
+    yes: bool                       # whether it may take over an hour
 ) -> tuple[SyntheticDataset, History|None]: # None: it was there
     "Load the condensed set of a run, or condense and write it."
+    if condensed := load_if_same_run(out, run): return condensed, None
+    if connected is None: check_resources(run, yes)
     clips = run.clips()
-    if condensed := load_if_same_run(out, run_id(clips.train, run.recipe, run.seed)): return condensed, None
     processes = num_shards(run)
     with atomic_write(out) as temporary:
         job = clips, run.recipe, run.seed
@@ -563,7 +566,7 @@ def with_geometry(config: profiles.StudyConfig, condensed: SyntheticDataset) -> 
     if not sampling or not crop: return config
     own = replace(config, sampling=ClipSampling(**sampling), crop=ResizeCrop(tuple(crop['resize']), crop['crop']))
     if (own.sampling, own.crop) != (config.sampling, config.crop):
-        shape = f"{sampling['num_frames']}×{crop['crop']}×{crop['crop']}"
+        shape = f"{sampling['num_frames']}×{crop['crop']}×{crop['crop']} (stride {sampling['stride']})"
         print(f'tested on clips of {shape}, as the set was condensed from, not those of the profile', file=sys.stderr)
     return own
 
@@ -658,7 +661,8 @@ def compare_command(
 # %% ../nbs/13_cli.ipynb #cli00122
 def print_rates(config: profiles.StudyConfig, rows: dict[str, list[runs.Run]]) -> None:
     "Print the precision of a comparison, and where each method's learning rate comes from."
-    print_precision(config.precision, runs.workload(config, 'minic3d', config.training.width))
+    evaluated = next(iter(rows.values()))[0].network
+    print_precision(config.precision, runs.workload(config, evaluated, config.training.width))
     for method, of_method in rows.items():
         recipe = of_method[0].recipe
         source = runs.rate_source(config, method, recipe.vpc)

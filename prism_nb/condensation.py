@@ -249,7 +249,7 @@ class Condenser(CheckpointedState):
                     self.save_checkpoint()
                     saved = time.monotonic()
             except (KeyboardInterrupt, SystemExit, GeneratorExit):
-                self.save_checkpoint()
+                with defer_signals(): self.save_checkpoint()
                 raise
 
 # %% ../nbs/12_condensation.ipynb #con10011

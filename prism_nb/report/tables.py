@@ -122,7 +122,7 @@ def provenance_table(
     "Show the provenance of each number: recipe, data, code and machine, and its cost."
     def line(row, r):
         recipe = r['run']['recipe']
-        settings = {name: recipe[name] for name in ('lr', 'iterations', 'batch_real', 'momentum')}
+        settings = {name: recipe[name] for name in ('lr', 'iterations', 'batch_real', 'momentum', 'precision')}
         options = {'options': ', '.join(f'{name}={value}' for name, value in recipe['options'].items())}
         made = {name: r.get(name) for name in ('data', 'code', 'torch', 'hardware', 'instruction_set')}
         seconds = {f'{what} [s]': round(r[f'{what}_seconds'], 1) for what in ('condense', 'target', 'evaluate')}

@@ -56,11 +56,12 @@ def compare_pairs(
 # %% ../../nbs/study/comparison.ipynb #cmp00014
 def format_methods(table: pd.DataFrame) -> pd.DataFrame: # to print
     "Format accuracy, storage and time of each method; the table is that of `statistics.summary_table`."
+    def number(value): return f'{value:,.0f}' if math.isfinite(value) else '–'
     def line(row):
         sd = '' if math.isnan(row.top1_sd) else f' ± {row.top1_sd:.1f}'
         top1 = f'{row.top1_mean:.1f}{sd}' if row.n else 'failed'
         return {'method': METHODS[row.method].title, 'top-1 [%]': top1, 'n': f'{row.seeds} × {row.initialisations}',
-                'stored [kB]': f'{row.storage_bytes/1e3:,.0f}', 'condense [s]': f'{row.seconds_condense:,.0f}'}
+                'stored [kB]': number(row.storage_bytes/1e3), 'condense [s]': number(row.seconds_condense)}
     return pd.DataFrame([line(row) for row in table.itertuples()])
 
 # %% ../../nbs/study/comparison.ipynb #cmp00015

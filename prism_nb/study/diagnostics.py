@@ -34,9 +34,10 @@ def chance_warning(accuracies: Sequence[Accuracy]) -> str: # of networks trained
     first = accuracies[0]
     classes, mean = len(first.per_class), sum(found.top1 for found in accuracies)/len(accuracies)
     if all(sum(found.per_class) == 100 and max(found.per_class) == 100 for found in accuracies):
-        return f'the network predicts a single class for all {first.clips} test clips'
+        return f'the network seems to predict a single class for all {first.clips} test clips'
     if chance_p_value(mean, first.clips, classes) <= MAX_P: return ''
-    return f'at chance: {mean:.1f} % of {first.clips} test clips, where guessing gives {100/classes:.1f} %'
+    return (f'at chance: {mean:.1f} % of {first.clips} test clips cannot be told from the {100/classes:.1f} % '
+            'of guessing')
 
 # %% ../../nbs/study/diagnostics.ipynb #dgn00013
 MIN_MOVEMENT = .1   # standard deviations

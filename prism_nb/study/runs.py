@@ -159,7 +159,7 @@ def rate_source(config: StudyConfig, method: str, vpc: int) -> str:
     found = config.tuned.get(str(vpc), {}).get(method)
     if found: return f'found by `prism-nb tune` on {found["day"]}'
     if method not in config.method_overrides: return 'given'
-    if not config.rates_are_guesses: return "the profile's, chosen on validation"
+    if not config.rates_are_guesses: return "the profile's"
     return (f'a guess, chosen on other videos; `prism-nb tune --dataset {config.dataset} --method {method}` '
             'searches for one')
 

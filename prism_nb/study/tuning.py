@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['FACTOR', 'AROUND', 'MAX_VALUES', 'best_value', 'next_values', 'RateSearch', 'summarize_trial', 'search_rate',
-           'describe_trial', 'rates_of', 'tune', 'with_rates', 'describe_choice']
+           'check_trials', 'describe_trial', 'rates_of', 'tune', 'with_rates', 'describe_choice']
 
 # %% ../../nbs/study/tuning.ipynb #tun00003
 import math
@@ -99,9 +99,16 @@ def search_rate(
         records = get_records_by_row({str(value): search.runs(value) for value in values}, executor)
         found = [summarize_trial(value, records[str(value)]) for value in values]
         for trial in found: report(describe_trial(search, trial))
+        check_trials(found)
         trials += found
         values = next_values(pd.DataFrame(trials))
     return pd.DataFrame(trials).sort_values('value', ignore_index=True)
+
+# %% ../../nbs/study/tuning.ipynb #tun00030
+def check_trials(trials: list[dict]) -> None:
+    "Raise `PrismError` if every value failed for another reason than divergence, which a lower value would not mend."
+    errors = [trial['error'] for trial in trials if not trial['n']]
+    if len(errors) == len(trials) and 'diverged' not in errors[0]: raise PrismError(errors[0])
 
 # %% ../../nbs/study/tuning.ipynb #tun00017
 def describe_trial(search: RateSearch, trial: dict) -> str:
