@@ -7,7 +7,7 @@ export OMP_NUM_THREADS ?= 1
 export PYRIGHT_PYTHON_IGNORE_WARNINGS = 1
 
 study: .venv/installed
-	$(BIN)/prism-nb study --profile $(PROFILE) --tables "$(TABLES)"
+	$(BIN)/prism-nb study --profile $(PROFILE) --tables "$(TABLES)" --yes
 
 # Style and types, in seconds.
 check: .venv/installed

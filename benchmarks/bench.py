@@ -36,10 +36,10 @@ from prism_nb.core.process import (
     reset_peak_memory,
 )
 from prism_nb.core.rng import fork_rng_at, seeded_generator
-from prism_nb.data.annotations import from_folder
 from prism_nb.data.cache import decode_all
 from prism_nb.data.clips import Clips, from_array
 from prism_nb.data.datasets import load
+from prism_nb.data.folders import from_folder
 from prism_nb.data.verify import probe_index
 from prism_nb.data.video import ClipSampling, ResizeCrop, write_video
 from prism_nb.evaluation import TrainConfig, evaluate, predict, shuffled_batches, train_epoch

@@ -91,7 +91,8 @@ def describe(name, signature, docments_of, arrow):
         annotation, text = signature.return_annotation, arrow.partition("#")[2]
     else:
         annotation, text = signature.parameters[name].annotation, docments_of[name].get("docment")
-    text = text or next((option.help for option in getattr(annotation, "__metadata__", ())), "")
+    options = getattr(annotation, "__metadata__", ())   # of a command; Typer's own class has texts without `help` there
+    text = text or next((option.help for option in options if hasattr(option, "help")), "")
     kind = format_type(annotation)
     return ", ".join(filter(None, [f"``{kind}``" if kind else "", one_line(text)]))
 

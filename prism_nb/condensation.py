@@ -4,13 +4,14 @@
 
 # %% auto #0
 __all__ = ['MAX_BATCH_BYTES', 'DIVERGED', 'run_id', 'CondenserState', 'start_parameterization', 'class_batches', 'video_gradient',
-           'check_divergence', 'CheckpointedState', 'Condenser', 'condense', 'insertion_events', 'snapshots']
+           'check_divergence', 'CheckpointedState', 'Condenser', 'History', 'history_of', 'condense_with_history',
+           'condense', 'insertion_events', 'snapshots']
 
 # %% ../nbs/12_condensation.ipynb #11d65d05
 import math
 import time
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 
 import torch
 from torch import Tensor
@@ -22,7 +23,7 @@ from prism_nb.checkpoint import (
     load_checkpoint,
     save_checkpoint,
 )
-from .condensed import CondensedSet, SyntheticDataset
+from .condensed import DTYPES, CondensedSet, SyntheticDataset
 from .core.errors import PrismError
 from .core.files import file_lock
 from .core.process import defer_signals, get_device, platform_key
@@ -73,12 +74,19 @@ class CondenserState:
         self.frames_per_video_history: list[float] = []    # of each iteration
         self.inserted_at = torch.full((len(self.labels)*recipe.vpc, frames), -1)
         self.parameters = start_parameterization(self)
+        self.start = self.first_videos()                   # (classes,T,3,H,W), dense
         self.optimizer = torch.optim.SGD(self.parameters.param_groups(recipe.lr), recipe.lr, recipe.momentum)
         self.seconds = time.perf_counter() - started       # spent on everything, the targets included
 
     def initial_videos(self) -> Tensor: # (N,T,3,H,W), on the device
         "The videos that a parameterization made of frames starts from."
         return initial_videos(self.clips, self.recipe, self.seed, self.labels).to(get_device())
+
+    @torch.no_grad()
+    def first_videos(self) -> Tensor: # (classes,T,3,H,W)
+        "Compute the first dense video of each class as it is now."
+        videos = self.parameters.sample(seeded_generator(self.seed, 'movement'))
+        return videos[::self.recipe.vpc].clone()
 
     def rng(self, purpose: str, *address) -> torch.Generator:
         "The generator at (seed, purpose, iteration, …)."
@@ -136,9 +144,9 @@ def video_gradient(
 DIVERGED = 1e4   # times the first loss of a class
 
 def check_divergence(condenser: CondenserState, losses: Tensor) -> None:
-    "Raise `PrismError` if the loss of a class is not finite, or `DIVERGED` times its first."
-    first = (condenser.class_losses or [losses])[0]
-    diverged = ~(losses <= DIVERGED*first) | ~losses.isfinite()
+    "Raise `PrismError` if the loss of a class is not finite, or `DIVERGED` times as large as its first."
+    first = (condenser.class_losses or [losses])[0].abs()   # not every objective is a squared distance
+    diverged = (losses.abs() > DIVERGED*first) & (first > 0) | ~losses.isfinite()
     if not diverged.any(): return
     name = condenser.clips.class_names[condenser.labels[int(diverged.nonzero()[0])]]
     raise PrismError(f'the condensation diverged at iteration {condenser.iteration}: loss {losses[diverged][0]:.3g} '
@@ -151,8 +159,10 @@ class CheckpointedState(CondenserState):
         "The condensed set as it is now."
         labels = torch.tensor(self.labels).repeat_interleave(self.recipe.vpc)
         metadata = dict(recipe=asdict(self.recipe), seed=self.seed, iteration=self.iteration,
-                        data=self.clips.content_hash, run=run_id(self.clips, self.recipe, self.seed))
-        return self.parameters.to_condensed(labels, self.clips.class_names, self.inserted_at, **metadata)
+                        data=self.clips.content_hash, run=run_id(self.clips, self.recipe, self.seed),
+                        **self.clips.geometry)
+        condensed = self.parameters.to_condensed(labels, self.clips.class_names, self.inserted_at, **metadata)
+        return condensed.to(DTYPES[self.recipe.dtype])
 
     def state_dict(self) -> dict[str, Tensor]:
         "Parameters, momenta and history."
@@ -231,31 +241,63 @@ class Condenser(CheckpointedState):
             saved = time.monotonic()
             remaining = range(self.iteration, self.recipe.iterations)
             try:
-                for _ in progress_bar(remaining, f'{self.recipe.parameterization} seed {self.seed}'):
+                for _ in progress_bar(remaining, f'{self.recipe.parameterization} seed {self.seed}',
+                                      initial=self.iteration, total=self.recipe.iterations):
                     yield self.iteration
                     with defer_signals(): self.step()
                     if time.monotonic() - saved <= checkpoint_seconds: continue
                     self.save_checkpoint()
                     saved = time.monotonic()
             except (KeyboardInterrupt, SystemExit, GeneratorExit):
-                self.save_checkpoint()
+                with defer_signals(): self.save_checkpoint()
                 raise
 
+# %% ../nbs/12_condensation.ipynb #con10011
+@dataclass(frozen=True)
+class History:
+    "How a condensation went."
+    class_losses: Tensor           # (iterations,classes) float64
+    frames_per_video: list[float]  # stored after each iteration, on average
+    movement: Tensor               # (classes,) mean change of the first video's pixels, over the sd of its start
+
+    @property
+    def losses(self) -> list[float]:
+        "Loss of every iteration, summed over classes exactly, so that the order of classes does not matter."
+        return [math.fsum(losses) for losses in self.class_losses.tolist()]
+
+    def mean_movement(self) -> float:
+        "Compute the mean movement over classes."
+        return math.fsum(self.movement.tolist())/len(self.movement)
+
+# %% ../nbs/12_condensation.ipynb #con10012
+def history_of(condenser: CondenserState) -> History:
+    "Collect the history of a condensation so far."
+    none_yet = torch.empty(0, len(condenser.labels), dtype=torch.double)
+    losses = torch.stack(condenser.class_losses) if condenser.class_losses else none_yet
+    change = (condenser.first_videos() - condenser.start).abs().flatten(1).mean(1)
+    movement = change/condenser.start.flatten(1).std(1).clamp_min(1e-6)
+    return History(losses, condenser.frames_per_video_history, movement.double().cpu())
+
 # %% ../nbs/12_condensation.ipynb #fbe1c53a
-def condense(
+def condense_with_history(
     clips: Clips,     # a data set; only its training split is read
     recipe: Recipe,
     seed: int,        # of all random draws
     checkpoint_seconds: float = CHECKPOINT_SECONDS,
     labels: range|None = None # classes of a shard, whose last checkpoint stays until the whole set is there; None: all
-) -> SyntheticDataset:
+) -> tuple[SyntheticDataset, History]:
     "Run a recipe to its end, from its last checkpoint if there is one."
     check_has_condensed_set(recipe.parameterization)
     condenser = Condenser(clips, recipe, seed, labels)
     for _ in condenser.iterate(checkpoint_seconds): pass
     if condenser.is_shard: condenser.save_checkpoint()
     else: delete_checkpoints(condenser.run_id)
-    return condenser.to_condensed()
+    return condenser.to_condensed(), history_of(condenser)
+
+def condense(clips: Clips, recipe: Recipe, seed: int, checkpoint_seconds: float = CHECKPOINT_SECONDS,
+             labels: range|None = None) -> SyntheticDataset:
+    "Run a recipe to its end, as `condense_with_history` does, and return the condensed set alone."
+    return condense_with_history(clips, recipe, seed, checkpoint_seconds, labels)[0]
 
 # %% ../nbs/12_condensation.ipynb #faa44b76
 def insertion_events(

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['MAX_RESIDENT_BYTES', 'TrainConfig', 'train', 'fetch', 'shuffled_batches', 'train_epoch', 'Accuracy', 'accuracy',
-           'predict', 'evaluate']
+           'predict', 'check_comparable', 'evaluate']
 
 # %% ../nbs/07_evaluation.ipynb #f3e55d4f
 from collections.abc import Callable
@@ -147,6 +147,15 @@ def predict(
             outputs.append(forward(clips.batch(indices.tolist())).float().cpu())
     return torch.cat(outputs)
 
+# %% ../nbs/07_evaluation.ipynb #6a015437
+def check_comparable(condensed, clips: Clips) -> None:
+    "Raise `PrismError` if a condensed set and a data set differ in their classes, or in the shape of their videos."
+    if list(condensed.class_names) != list(clips.class_names):
+        raise PrismError('the condensed set and the data set have different classes')
+    _, frames, _, *size = condensed.videos([0]).shape
+    here, there = ('×'.join(map(str, shape)) for shape in ((frames, *size), clips.shape[1:-1]))
+    if here != there: raise PrismError(f'the condensed set has videos of {here}, but the data set of {there}')
+
 # %% ../nbs/07_evaluation.ipynb #4c93c5ee
 def evaluate(
     condensed,                 # a condensed set, or anything `train` takes
@@ -156,8 +165,7 @@ def evaluate(
     config: TrainConfig = TrainConfig()
 ) -> Accuracy:
     "Train on `condensed`, test on the test split of `clips`."
-    if list(condensed.class_names) != list(clips.class_names):
-        raise PrismError('the condensed set and the data set have different classes')
+    check_comparable(condensed, clips)
     model, _ = train(condensed, network, seed, config)
     logits = predict(model, clips.test, precision=config.precision)
     return accuracy(logits, torch.as_tensor(clips.test.labels))

@@ -10,6 +10,7 @@ import dataclasses
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, fields
 
+from .condensed import DTYPES
 from .core.errors import PrismError, check_choice, check_min
 from prism_nb.core.registry import (
     INITIALIZATIONS,
@@ -40,6 +41,7 @@ class Recipe:
     batch_real: int = 64                   # real clips per class and iteration
     network: str = 'minic3d'               # that embeds
     width: float = 1.                      # scales its channels
+    dtype: str = 'float32'                 # of the pixels of the condensed set that is stored
     warmup: float = .2                     # share of the iterations without insertion at the start
     cooldown: float = .2                   # and at the end
     precision: str = 'float32'             # in which real clips are embedded: 'bfloat16', or 'tf32' on a GPU
@@ -50,6 +52,7 @@ class Recipe:
             check_choice(name, getattr(self, name), choices)
         for name, minimum in MINIMA.items(): check_min(name, getattr(self, name), minimum)
         Schedule(self.iterations, self.warmup, self.cooldown)
+        check_choice('dtype', self.dtype, DTYPES)
         object.__setattr__(self, 'options', complete_options(self))
 
     def parts(self) -> list:

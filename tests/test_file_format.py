@@ -9,6 +9,8 @@ import pytest
 import torch
 
 from prism_nb.condensed import CondensedSet
+from prism_nb.core.errors import PrismError
+from prism_nb.core.files import save_tensors
 from prism_nb.methods.static_dynamic import StaticDynamicSet
 
 DATA = Path(__file__).resolve().parent / "data"
@@ -101,3 +103,18 @@ def test_static_and_dynamic_memories_give_the_same_dense_videos(static_dynamic_s
 @pytest.mark.parametrize("name", ["key_frame_set", "static_dynamic_set"])
 def test_saving_again_gives_equal_tensors(name, request, tmp_path):
     assert_saving_again_gives_equal_tensors(request.getfixturevalue(name), tmp_path / "again.safetensors")
+
+
+@pytest.mark.parametrize("name", ["condensed_set_0.1", "static_dynamic_set_0.1"])
+def test_pixels_as_float32_are_written_as_version_0_1_wrote_them(name, tmp_path):
+    CondensedSet.load(DATA / f"{name}.safetensors").save(tmp_path / "again.safetensors")
+    assert (tmp_path / "again.safetensors").read_bytes() == (DATA / f"{name}.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize("name", ["key_frame_set", "static_dynamic_set"])
+def test_a_version_that_is_not_known_is_refused(name, request, tmp_path):
+    condensed, path = request.getfixturevalue(name), tmp_path / "later.safetensors"
+    for version in (0, 3, "2", None):
+        save_tensors(path, condensed.tensors(), kind=type(condensed).__name__, version=version)
+        with pytest.raises(PrismError, match="this code reads versions 1 and 2"):
+            CondensedSet.load(path)

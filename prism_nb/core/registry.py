@@ -4,12 +4,14 @@
 
 # %% auto #0
 __all__ = ['AFFECTS_RESULTS', 'PLUGINS', 'ABOVE_PARTS', 'OBJECTIVES', 'PARAMETERIZATIONS', 'INITIALIZATIONS', 'NETWORKS',
-           'METHODS', 'DATASETS', 'SET_TYPES', 'part_modules', 'load_parts', 'Registry', 'is_same_definition',
-           'temporary_parts', 'NoOptions', 'options_of', 'option_names', 'make_options', 'parse_option']
+           'METHODS', 'DATASETS', 'SET_TYPES', 'REGISTRIES', 'PLUGIN_PREFIX', 'part_modules', 'load_parts', 'Registry',
+           'is_same_definition', 'temporary_parts', 'NoOptions', 'options_of', 'option_names', 'make_options',
+           'parse_option', 'plugin_modules', 'import_file', 'line_in', 'reason_of', 'load_plugin', 'loaded_plugins']
 
 # %% ../../nbs/core/registry.ipynb #reg00003
 import importlib
 import json
+import os
 import pkgutil
 import sys
 from collections.abc import Iterator, Mapping
@@ -17,6 +19,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from functools import cache
 from importlib.metadata import entry_points
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+from traceback import extract_tb
+from types import ModuleType
 from typing import Any
 from uuid import uuid4
 
@@ -46,6 +52,11 @@ def load_parts() -> None:
         except Exception as e:
             reason = f'{type(e).__name__}: {e}'.splitlines()[0]
             print(f'plug-in {plugin.name} ({plugin.value}) cannot be imported: {reason}', file=sys.stderr)
+    for file in filter(None, os.environ.get('PRISM_PLUGINS', '').split(os.pathsep)):
+        try:
+            import_file(file)
+        except PrismError as e:
+            print(e, file=sys.stderr)
 
 # %% ../../nbs/core/registry.ipynb #reg00008
 class Registry(Mapping[str, Any]):
@@ -90,6 +101,11 @@ class Registry(Mapping[str, Any]):
         self._modules[name] = module
         self._registered[name] = uuid4().hex
 
+    def remove_module(self, module: str) -> None:
+        "Remove the parts that a module has registered."
+        for name in [name for name, registered in self._modules.items() if registered == module]:
+            for entries in (self._parts, self._modules, self._registered): del entries[name]
+
     def register(self,
         name: str,          # of the part
         part: Any = None    # an object; without it, the decorated class or function
@@ -114,13 +130,11 @@ def temporary_parts(
 ) -> Iterator[Registry]:   # the same one
     "Restore a registry after the block, in which parts may be registered."
     load_parts()           # otherwise those loaded in the block would be removed with it
-    parts = registry._parts.copy()
-    modules = registry._modules.copy()
+    before = registry._parts.copy(), registry._modules.copy(), registry._registered.copy()
     try:
         yield registry
     finally:
-        registry._parts = parts
-        registry._modules = modules
+        registry._parts, registry._modules, registry._registered = before
 
 # %% ../../nbs/core/registry.ipynb #reg00016
 @dataclass(frozen=True)
@@ -165,3 +179,57 @@ NETWORKS = Registry('network')                     # modules with `.embed`; see 
 METHODS = Registry('method')                       # instances of `recipe.Method`
 DATASETS = Registry('dataset')                     # instances of `data.datasets.DatasetSpec`
 SET_TYPES = Registry('kind')                       # subclasses of `condensed.SyntheticDataset`, by `kind`
+REGISTRIES = (OBJECTIVES, PARAMETERIZATIONS, INITIALIZATIONS, NETWORKS, METHODS, DATASETS, SET_TYPES)
+
+# %% ../../nbs/core/registry.ipynb #27fff1c6
+def plugin_modules() -> list[str]: # sorted
+    "List the modules outside this package that have registered parts."
+    modules = {registry.module(name) for registry in REGISTRIES for name in registry}
+    return sorted(name for name in modules if not name.startswith('prism_nb.'))
+
+# %% ../../nbs/core/registry.ipynb #2de473b3
+PLUGIN_PREFIX = 'prism_plugin_'   # of the module name of a plug-in in a file
+
+def import_file(
+    file: str|Path   # Python source
+) -> ModuleType:
+    "Import a file that registers parts; raise `PrismError` if it cannot be imported."
+    path = Path(file).expanduser().resolve()
+    if not path.is_file(): raise PrismError(f'plug-in {file}: no such file')
+    name = PLUGIN_PREFIX + path.stem
+    if name in sys.modules:
+        if str(path) == sys.modules[name].__file__: return sys.modules[name]
+        raise PrismError(f'plug-in {file}: a file of the same name is in use, {sys.modules[name].__file__}')
+    spec = spec_from_file_location(name, path)
+    if spec is None: raise PrismError(f'plug-in {file}: not a Python file (.py)')
+    module = sys.modules[name] = module_from_spec(spec)
+    try:   # not the loader: its bytecode may be that of another edit within the same second
+        exec(compile(path.read_bytes(), path, 'exec'), vars(module))
+    except (Exception, SystemExit) as e:
+        del sys.modules[name]
+        for registry in REGISTRIES: registry.remove_module(name)
+        raise PrismError(f'plug-in {file}{line_in(path, e)}: {reason_of(e)}') from None
+    return module
+
+# %% ../../nbs/core/registry.ipynb #cc1302bd
+def line_in(path: Path, error: BaseException) -> str: # ', line 3'; '' if the error arose nowhere in it
+    "Find the line of a file that led to an error."
+    lines = [frame.lineno for frame in extract_tb(error.__traceback__) if frame.filename == str(path)]
+    return f', line {lines[-1]}' if lines else ''
+
+def reason_of(error: BaseException) -> str:
+    "Describe why a file cannot be imported, in one line."
+    text = ' '.join(str(error).split())
+    return text if isinstance(error, PrismError) else f'{type(error).__name__}: {text}'
+
+# %% ../../nbs/core/registry.ipynb #855c150b
+def load_plugin(
+    file: str|Path   # Python source
+) -> ModuleType:
+    "Import a file that registers parts, after all others, so that a name it takes twice is its own error."
+    load_parts()
+    return import_file(file)
+
+def loaded_plugins() -> list[str]: # absolute paths, in the order of their imports
+    "List the files that this process has imported as plug-ins."
+    return [str(module.__file__) for name, module in sys.modules.items() if name.startswith(PLUGIN_PREFIX)]

@@ -217,7 +217,8 @@ def open_cache(
         pixels=np.load(folder/'clips.npy', mmap_mode='r'), offsets=offsets[decoded], num_clips=num_clips[decoded],
         labels=labels[decoded], split=index['split'].to_numpy(str)[decoded],
         source_videos=index['group'].to_numpy(str)[decoded], class_names=class_names,
-        skipped=index.loc[~decoded, ['path', 'reason']].reset_index(drop=True), content_hash=metadata['content_hash'])
+        skipped=index.loc[~decoded, ['path', 'reason']].reset_index(drop=True), content_hash=metadata['content_hash'],
+        geometry={name: metadata[name] for name in ('sampling', 'crop')})
 
 # %% ../../nbs/data/cache.ipynb #f3ede364
 def load_or_build(

@@ -54,6 +54,7 @@ class Clips:
     class_names: list[str]     # sorted
     skipped: pd.DataFrame      # path, reason of files that could not be decoded
     content_hash: str          # of the decoded content
+    geometry: dict = field(default_factory=dict)   # sampling and crop that decoded them, as JSON values; {}: not known
     gpu_share: float = 1.      # share of a GPU that this process may use
     resident: dict = field(default_factory=dict, repr=False)   # device → all pixels there; shared by all subsets
 

@@ -19,11 +19,13 @@ import pandas as pd
 
 from ..core.errors import PrismError
 from ..core.files import write_json
-from ..core.paths import data_dir
+from ..core.paths import data_dir, user_path
 from ..core.registry import DATASETS
-from .annotations import from_folder, hmdb51, kinetics400, ssv2, ucf101
+from .annotations import hmdb51, kinetics400, ssv2, ucf101
 from .cache import load_or_build
 from .clips import Clips
+from .folders import from_folder
+from .lists import from_lists
 from .video import ClipSampling, ResizeCrop
 
 # %% ../../nbs/data/datasets.ipynb #a3a715c0
@@ -37,6 +39,7 @@ class DatasetSpec:
     parent: str = ''                                 # the data set of which this one is a part, in the same folder
     clips_per_class: tuple|None = None               # (training, test) clips of every class, where all have as many
     splits_overlap: bool = False                     # training and test share source videos by design
+    sources_known: bool = True                       # False: each file counts as a source video of its own
     official_counts: dict = field(default_factory=lambda: {1: None}) # split → classes, training clips, test clips
     paper_name: str = 'miniUCF'                      # the paper's data set that reports compare it with
 
@@ -81,11 +84,11 @@ def root_file(name: str) -> Path:
 def register_root(
     name: str,       # a data set; or a new name, for a folder of your own
     root: str|Path,  # its folder
-    **options        # of `annotations.from_folder`, for a folder of your own
+    **options        # of `folders.from_folder` or `lists.from_lists`, for a folder of your own
 ) -> None:
     "Register the folder of a data set, so that commands find it without `--root`."
     check_name(name, options)
-    write_json(root_file(name), dict(root=str(Path(root).resolve()), options=options))
+    write_json(root_file(name), dict(root=str(user_path(root).resolve()), options=options))
 
 # %% ../../nbs/data/datasets.ipynb #baff3335
 def check_name(name: str, options: dict) -> None:
@@ -121,9 +124,10 @@ def get_dataset(
 
 # %% ../../nbs/data/datasets.ipynb #657ba7c2
 def folder_dataset(name: str, options: dict) -> DatasetSpec:
-    "Describe a folder of your own as a data set."
+    "Describe a folder of your own, or one with lists of your own, as a data set."
     licence = 'Only the owner of these videos can say how they are licensed.'
-    return DatasetSpec(name, partial(from_folder, **options), licence)
+    read_index = from_lists if 'train_list' in options or 'test_list' in options else from_folder
+    return DatasetSpec(name, partial(read_index, **options), licence, sources_known=bool(options.get('group_regex')))
 
 # %% ../../nbs/data/datasets.ipynb #76d861c7
 def resolve_root(
@@ -140,9 +144,9 @@ def resolve_root(
     if not root:
         raise PrismError(f'root is missing: name the folder of {name} with --root, or register it with: '
                          f'prism-nb data index {dataset.parent or name} --root FOLDER')
-    folder = Path(root)
+    folder = user_path(root)
     if not folder.is_dir(): raise PrismError(f'{folder}: no such folder; it should contain {name}')
-    return folder
+    return folder.absolute()   # FFmpeg takes `10:20 run/0.mp4` for a protocol
 
 # %% ../../nbs/data/datasets.ipynb #c623f510
 def load(

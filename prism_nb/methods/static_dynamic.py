@@ -15,7 +15,7 @@ from torch.nn.functional import conv2d, pad
 
 from ..checkpoint import delete_checkpoints
 from ..condensation import Condenser
-from ..condensed import Indices, SyntheticDataset
+from ..condensed import SyntheticDataset
 from ..core.errors import check_min
 from ..core.files import cached_tensor
 from ..core.paths import data_dir
@@ -53,8 +53,8 @@ def hallucinate(
 @dataclass
 class StaticDynamicSet(SyntheticDataset):
     "Static frames, dynamic memories and a hallucinator; each video has one dense variant per pair of the two."
-    static: Tensor          # (N,S,3,H,W) float32
-    dynamic: Tensor         # (N,D,T,H,W) float32
+    static: Tensor          # (N,S,3,H,W)
+    dynamic: Tensor         # (N,D,T,H,W)
     weight: Tensor          # (3,4,3,3,3), of the hallucinator
     bias: Tensor            # (3,)
     label: Tensor           # (N,) int64, the class of each stored video
@@ -62,6 +62,7 @@ class StaticDynamicSet(SyntheticDataset):
     class_names: list[str]  # a label is an index here
     metadata: dict          # provenance; JSON
     TENSOR_FIELDS = {name: name for name in ('static', 'dynamic', 'weight', 'bias', 'label')}
+    PIXEL_FIELDS = ('static', 'dynamic')
 
     @property
     def num_variants(self) -> int: return self.static.shape[1]*self.dynamic.shape[1]
@@ -74,9 +75,13 @@ class StaticDynamicSet(SyntheticDataset):
         "Mask of the dense frames that are stored as they are: none."
         return torch.zeros(len(self), self.num_frames, dtype=torch.bool)
 
-    def videos(self, indices: Indices = slice(None)) -> Tensor: # (n,T,3,H,W) float32
-        "Compute dense videos, all pairs of one stored video after the other."
-        return hallucinate(self.static, self.dynamic, self.weight, self.bias)[indices]
+    def dense(self, indices: Tensor) -> Tensor: # (n,) int64 → (n,T,3,H,W)
+        "Compute dense videos, of which each stored video has all its pairs, one after the other."
+        used, position = (indices//self.num_variants).unique(return_inverse=True)
+        static, dynamic = (self.pixels(name)[used.to(self.label.device)] for name in self.PIXEL_FIELDS)
+        others = (dynamic, self.weight, self.bias)   # of the static frames' type, and where they are
+        pairs = hallucinate(static, *(tensor.to(static) for tensor in others))
+        return pairs[(position*self.num_variants + indices % self.num_variants).to(pairs.device)]
 
     def frames_per_video(self) -> list[float]:
         "Count what each stored video takes, in frames of three channels; the hallucinator belongs to none."
@@ -123,7 +128,7 @@ def train_static_stage(
     "Learn the static frames (stage one), or load them from the cache."
     options = condenser.recipe.options_for(StaticDynamic)
     recipe = condenser.recipe.replace(parameterization='static-frames', vpc=MEMORIES_PER_VIDEO*condenser.recipe.vpc,
-                                      iterations=options.static_iterations, lr=options.static_lr)
+                                      iterations=options.static_iterations, lr=options.static_lr, dtype='float32')
     stage = Condenser(condenser.clips, recipe, condenser.seed)
     def learn():
         for _ in stage.iterate(): pass

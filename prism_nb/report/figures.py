@@ -28,8 +28,8 @@ from torch import Tensor
 
 from ..condensed import CondensedSet
 from ..core.files import atomic_write
-from ..core.registry import METHODS
 from ..data.clips import denormalise
+from ..study.statistics import find_method
 
 # %% ../../nbs/report/figures.ipynb #0109f351
 KEY_COLOUR, INTERPOLATED_COLOUR = '#D55E00', '#BBBBBB'   # of stored and of interpolated frames
@@ -126,7 +126,7 @@ def plot_accuracy_vs_storage(
     "Plot measured accuracy, mean ± sd, against stored bytes."
     fig, ax = plt.subplots(figsize=(6, 3.2))
     for name, rows in table.groupby('method', sort=False):
-        method = METHODS[str(name)]
+        method = find_method(str(name))
         ax.errorbar(rows.storage_bytes/1e6, rows.top1_mean, rows.top1_sd.fillna(0), fmt=method.marker + '-', lw=.8,
                     color=method.colour, capsize=3, label=rows.title.iloc[0])
     ax.axhline(chance, color='k', ls=':', lw=1)
@@ -145,14 +145,14 @@ def plot_curves(
 ) -> Figure:
     "Plot loss, and accuracy if it was measured, against iterations: a thin line per seed, a thick one for the mean."
     has_snapshots = history.groupby(['method', 'seed']).top1.count().max() > 1
-    labels = {'loss': 'DM loss, summed over classes', 'top1': 'top-1 accuracy [%]'}
+    labels = {'loss': 'loss, summed over classes', 'top1': 'top-1 accuracy [%]'}
     columns = list(labels)[:1 + has_snapshots]
     fig, axes = plt.subplots(1, len(columns), figsize=(4*len(columns), 2.8), squeeze=False)
     for ax, column in zip(axes[0], columns):
         for method, rows in history.groupby('method', sort=False):
             draw_curve(ax, rows.dropna(subset=column), column, str(method))
         ax.set(xlabel='iteration', ylabel=labels[column])
-    axes[0, 0].set(yscale='log')
+    if history.loss.dropna().gt(0).all(): axes[0, 0].set(yscale='log')
     axes[0, 0].legend(frameon=False)
     return fig
 
@@ -167,9 +167,9 @@ def draw_curve(
     by_seed: Any = rows.pivot_table(index='iteration', columns='seed', values=column)
     if by_seed.empty: return
     if column == 'loss': by_seed = by_seed.rolling(max(1, len(by_seed)//50), min_periods=1).mean()
-    colour = METHODS[method].colour
-    ax.plot(by_seed.index, by_seed, color=colour, lw=.6, alpha=.5)
-    ax.plot(by_seed.index, by_seed.mean(axis=1), color=colour, label=METHODS[method].title)
+    shown = find_method(method)
+    ax.plot(by_seed.index, by_seed, color=shown.colour, lw=.6, alpha=.5)
+    ax.plot(by_seed.index, by_seed.mean(axis=1), color=shown.colour, label=shown.title)
 
 # %% ../../nbs/report/figures.ipynb #f66824a7
 def optical_flow(

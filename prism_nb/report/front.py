@@ -5,13 +5,15 @@
 # %% auto #0
 __all__ = ['CLAIMS_NOTE', 'FOREST_ALT', 'MOTION_NOTE', 'README_REPORTS', 'read_csv_or_empty', 'subtitle', 'available_tables',
            'collect_claims', 'claims_summary_html', 'motion_summary_html', 'table_summary_html', 'storage_html',
-           'index_body', 'write_index', 'read_table1', 'chance_percent', 'readme_table', 'readme_claims',
-           'outcome_counts', 'main_methods_at_more_videos', 'PageResult', 'require_clone', 'run_study']
+           'data_note', 'index_body', 'write_index', 'read_table1', 'chance_percent', 'readme_table', 'readme_claims',
+           'outcome_counts', 'main_methods_at_more_videos', 'PageResult', 'require_clone', 'run_page', 'run_study']
 
 # %% ../../nbs/report/front.ipynb #i060516e
 import html
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,7 +23,9 @@ import pandas as pd
 from ..core.errors import PrismError, WriteError, check_choice
 from ..core.files import atomic_write
 from ..core.paths import repo_root, reports_dir
+from ..core.registry import METHODS
 from ..data.datasets import get_dataset
+from ..data.motionshapes import FINGERPRINT, VERSION
 from .figures import plot_forest
 from .html import HTML_TEMPLATE, figure_html, html_table
 from prism_nb.report.papermill import (
@@ -35,6 +39,7 @@ from prism_nb.report.papermill import (
     run_table,
     supports,
     table_parameters,
+    takes,
 )
 from prism_nb.report.tables import (
     CLAIM_COLUMNS,
@@ -44,6 +49,7 @@ from prism_nb.report.tables import (
     mean_sd_column,
     results_table,
 )
+from ..study.estimate import run_within
 from ..study.statistics import FROM_PAPER
 
 # %% ../../nbs/report/front.ipynb #163c16cd
@@ -133,6 +139,20 @@ def storage_html(
         'stored [MB]': (table.stored_bytes/1e6).round(3),
         f'the paper, on {paper_dataset} [MB]': table.paper}))
 
+# %% ../../nbs/report/front.ipynb #54229693
+README_REPORTS = {'quick': 'motionshapes', 'jhmdb': 'jhmdb'}   # report folder → its data
+
+def data_note(
+    folder: Path   # of reports
+) -> str:          # a sentence; '' if there is nothing to say
+    "Name the data of a report that was computed on other pixels of MotionShapes than the present ones."
+    if README_REPORTS.get(folder.name) != 'motionshapes': return ''
+    used = {fingerprint for path in folder.glob('*_records.csv') for fingerprint in pd.read_csv(path)['data'].dropna()}
+    others = ', '.join(sorted(used - {FINGERPRINT}))
+    if not others: return ''
+    return (f'The numbers on MotionShapes were computed on an earlier version of it, with the fingerprint {others}; '
+            f'the present one, version {VERSION}, has {FINGERPRINT}')
+
 # %% ../../nbs/report/front.ipynb #f57e5379
 def index_body(
     folder: Path   # of reports
@@ -142,6 +162,7 @@ def index_body(
     parts = ['<h1>PRISM, reproduced</h1>', f'<blockquote>{intro}</blockquote>']
     tables, claims = available_tables(folder), collect_claims(folder)
     motion = read_csv_or_empty(folder/'motion_measured.csv')
+    if note := data_note(folder): parts.append(f'<h2>Data</h2><p>{note}.</p>')
     if len(claims): parts.append(claims_summary_html(claims))
     if len(motion) and 'motion' in tables: parts.append(motion_summary_html(motion))
     parts += [table_summary_html(folder, name, title) for name, title in tables.items()]
@@ -156,8 +177,6 @@ def write_index(folder: Path) -> Path: # the page
     return path
 
 # %% ../../nbs/report/front.ipynb #dda82702
-README_REPORTS = {'quick': 'motionshapes', 'jhmdb': 'jhmdb'}   # report folder → its data
-
 def read_table1(folder: str) -> pd.DataFrame: # with `vpc` as text
     "Read Table 1 of a report folder."
     return read_csv_or_empty(reports_dir()/folder/'table1.csv').astype(dict(vpc=str))
@@ -187,11 +206,12 @@ def readme_table() -> str: # Markdown
 
 # %% ../../nbs/report/front.ipynb #31748b01
 def readme_claims() -> str: # Markdown
-    "Write how many of the paper's claims had which outcome, and the main methods at more videos per class."
+    "Write the outcomes of the paper's claims, the main methods at more videos per class, and which data was used."
     sentences = ["Outcome of the paper's claims, each paired over seeds, with its interval"]
     sentences += [outcome_counts(folder, dataset) for folder, dataset in README_REPORTS.items()]
     more_videos = main_methods_at_more_videos()
     if more_videos: sentences.append('At more videos per class, on MotionShapes: ' + '; '.join(more_videos))
+    sentences += [note for folder in README_REPORTS if (note := data_note(reports_dir()/folder))]
     return '. '.join(sentences) + '.'
 
 # %% ../../nbs/report/front.ipynb #fc315c5c
@@ -226,28 +246,39 @@ def require_clone() -> None:
     folder = repo_root()/'nbs'/'tables'
     if not folder.is_dir(): raise PrismError(f'study needs a clone of the repository: there is no folder {folder}')
 
+# %% ../../nbs/report/front.ipynb #frt00021
+def run_page(page: Page, max_hours: float) -> Path: # max_hours: that its runs may take by estimate; 0: no limit
+    "Build a page within a limit of time."
+    return run_table(replace(page, parameters=page.parameters | dict(max_hours=max_hours)))
+
 # %% ../../nbs/report/front.ipynb #e55bd3ec
 def run_study(
     profile: str = 'quick',         # a profile
     dataset: str = 'motionshapes',  # a data set of it
     tables: Sequence[str] = (),     # names in `TABLES`; none: `default_tables`
     root: str = '',                 # folder of the data set; '': the generated or registered one
-    **executor                      # workers, ray_address, gpus: parameters of the table notebooks
+    methods: Sequence[str] = (),    # of the tables that take methods, which alone are built then; none: their own
+    ask: Callable[[str], object] = print, # receives how long a page takes, if over `max_hours`; an error refuses it
+    max_hours: float = 0.,          # that the runs of a page may take without asking; 0: no limit
+    **parameters                    # of the table notebooks: precision, workers, ray_address, gpus
 ) -> Iterator[PageResult]:          # each page when it is there, the front page last
     "Run table notebooks, one after the other, and write the front page; a page that fails does not stop the others."
     require_clone()
     root = resolve_data_root(profile, dataset, root)
-    supported = [name for name in TABLES if supports(name, dataset)]
+    for method in methods: check_choice('methods', method, METHODS)
+    supported = [name for name in TABLES if supports(name, dataset) and (not methods or takes(name, 'methods'))]
     for table in tables: check_choice('tables', table, supported)
+    tables = tables or [name for name in default_tables(profile, dataset) if name in supported]
     folder = report_dir(profile, dataset)
     own = table_parameters(profile, dataset)
-    common = dict(profile=profile, dataset=dataset, root=root, out=str(folder), **executor)
-    pages = [Page(table, folder, common | own.get(table, {})) for table in tables or default_tables(profile, dataset)]
+    given = dict(methods=[*methods]) if methods else {}
+    common = dict(profile=profile, dataset=dataset, root=root, out=str(folder), **parameters)
+    pages = [Page(table, folder, common | own.get(table, {}) | given) for table in tables]
     done = {page.name for page in pages if page.table != 'first' and page.source.exists() and page.is_up_to_date()}
     for page in pages:
         if page.table == 'first' and page.name in done: continue   # all of Table 1 is there already
         try:
-            run_table(page)
+            run_within(partial(run_page, page), max_hours, ask)
         except WriteError:
             raise
         except PrismError as e:

@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['JSON_TYPES', 'TABLES', 'PAPER_TABLES', 'MAIN_METHODS', 'MOTIONSHAPES_RATES', 'JHMDB_RATES', 'QUICK_MOTIONSHAPES',
-           'QUICK_JHMDB', 'TABLE_PARAMETERS', 'WHERE', 'validate_parameters', 'check_type', 'strip_notebook',
-           'keep_keys', 'strip_code_cell', 'paper_parameters', 'table_parameters', 'report_dir', 'text_progress',
-           'unwrap_kernel_error', 'execute', 'Page', 'package_hash', 'used_records', 'run_table', 'count_failed_runs',
-           'supports', 'default_tables', 'resolve_data_root']
+           'QUICK_JHMDB', 'TABLE_PARAMETERS', 'STUDY_DATASET', 'WHERE', 'validate_parameters', 'check_type',
+           'strip_notebook', 'keep_keys', 'strip_code_cell', 'paper_parameters', 'table_parameters', 'report_dir',
+           'kernel_settings', 'unwrap_kernel_error', 'execute', 'Page', 'package_hash', 'used_records', 'run_table',
+           'count_failed_runs', 'supports', 'takes', 'default_tables', 'resolve_data_root']
 
 # %% ../../nbs/report/papermill.ipynb #i0698c01
 import os
@@ -28,9 +28,12 @@ from papermill.inspection import inspect_notebook
 from ..core.errors import PrismError, WriteError, check_choice
 from ..core.files import atomic_write
 from ..core.paths import data_dir, facts_dir, package_dir, repo_root, reports_dir
+from ..core.registry import loaded_plugins, plugin_modules
 from ..core.rng import stable_hash
+from ..core.source import source_hash
 from ..data.datasets import get_dataset, resolve_root
 from .html import render_html
+from ..study.estimate import TooLongError
 from ..study.profiles import DEFAULT, PROFILES, StudyConfig, get_config
 from ..study.records import completed_record, read_record, write_record
 
@@ -173,31 +176,34 @@ def table_parameters(
     return TABLE_PARAMETERS.get((profile, dataset), TABLE_PARAMETERS.get((profile, DEFAULT), {}))
 
 # %% ../../nbs/report/papermill.ipynb #208ca56b
+STUDY_DATASET = 'motionshapes'   # the study's own data set; a notebook without a parameter for the data set is about it
+
 def report_dir(
     profile: str,
     dataset: str
 ) -> Path:
     "The folder of the reports of a profile on a data set."
-    if dataset == 'motionshapes': return reports_dir()/profile
+    if dataset == STUDY_DATASET: return reports_dir()/profile
     return reports_dir()/(dataset if profile == 'quick' else f'{dataset}-{profile}')
 
 # %% ../../nbs/report/papermill.ipynb #51a9596d
 @contextmanager
-def text_progress() -> Iterator[None]:
-    "Make notebooks write their progress bars as lines of text, inside the block."
-    before = os.environ.get('PRISM_PROGRESS')
-    os.environ['PRISM_PROGRESS'] = 'text'
+def kernel_settings() -> Iterator[None]:
+    "Let kernels that start in the block write progress bars as lines of text, and import this process's plug-ins."
+    settings = dict(PRISM_PROGRESS='text', PRISM_PLUGINS=os.pathsep.join(loaded_plugins()))
+    before = {name: os.environ.pop(name) for name in settings if name in os.environ}
+    os.environ.update(settings)
     try:
         yield
     finally:
-        if before is None: del os.environ['PRISM_PROGRESS']
-        else: os.environ['PRISM_PROGRESS'] = before
+        for name in settings: del os.environ[name]
+        os.environ.update(before)
 
 # %% ../../nbs/report/papermill.ipynb #fc098fa5
 def unwrap_kernel_error(error: PapermillExecutionError) -> BaseException:
     "Convert papermill's error to the exception that was raised in the kernel; one of another type to a `PrismError`."
     if error.ename == 'KeyboardInterrupt': return KeyboardInterrupt()
-    for kind in (PrismError, WriteError):
+    for kind in (PrismError, WriteError, TooLongError):
         if error.ename == kind.__name__: return kind(error.evalue)
     return PrismError(f'{error.ename}: {error.evalue}')
 
@@ -205,7 +211,7 @@ def unwrap_kernel_error(error: PapermillExecutionError) -> BaseException:
 def execute(source: Path, target: Path, parameters: dict, title: str) -> None:
     "Execute a notebook and write what it shows, as notebook and page."
     quiet = ['--IPKernelApp.log_level=40']   # the kernel's errors, not its advice
-    with atomic_write(target) as temporary, text_progress():
+    with atomic_write(target) as temporary, kernel_settings():
         try:
             execute_notebook(str(source), str(temporary), parameters, kernel_name='python3', progress_bar=False,
                              cwd=str(repo_root()), stderr_file=sys.stderr, extra_arguments=quiet)
@@ -264,12 +270,13 @@ class Page:
         return all(completed_record(scores/name) for name in manifest['records'])
 
 # %% ../../nbs/report/papermill.ipynb #c8d2fa3b
-WHERE = ('workers', 'ray_address', 'gpus')   # parameters that say where a table is computed, and change nothing in it
+WHERE = ('workers', 'ray_address', 'gpus', 'max_hours')   # where a table is computed; they change nothing in it
 
 def package_hash() -> str:
-    "Hash of all code of this package."
+    "Hash of all code of this package, and of the parts that plug-ins have registered."
     sources = sorted(package_dir().rglob('*.py'))
-    return stable_hash(*([str(path.relative_to(package_dir())), path.read_text(encoding='utf-8')] for path in sources))
+    texts = [[str(path.relative_to(package_dir())), path.read_text(encoding='utf-8')] for path in sources]
+    return stable_hash(*texts, source_hash(*plugin_modules()))
 
 # %% ../../nbs/report/papermill.ipynb #1ba1e9f7
 def used_records(
@@ -305,13 +312,19 @@ def supports(
     dataset: str
 ) -> bool:
     "Check whether a table can be computed for a data set; one whose notebook takes none is about MotionShapes."
-    source = repo_root()/'nbs'/'tables'/f'{TABLES[table][0]}.ipynb'
-    return dataset == 'motionshapes' or 'dataset' in inspect_notebook(str(source))
+    return dataset == STUDY_DATASET or takes(table, 'dataset')
+
+def takes(
+    table: str,     # a name in `TABLES`
+    parameter: str
+) -> bool:
+    "Check whether the notebook of a table takes a parameter."
+    return parameter in inspect_notebook(str(repo_root()/'nbs'/'tables'/f'{TABLES[table][0]}.ipynb'))
 
 # %% ../../nbs/report/papermill.ipynb #0e55ed22
 def default_tables(profile: str, dataset: str) -> list[str]: # names in `TABLES`
     "The tables of a study that names none: all of the paper's; in the quick profile on real videos, some."
-    if profile == 'quick' and dataset != 'motionshapes': return ['1', '5', 'section']
+    if profile == 'quick' and not get_dataset(dataset).generate: return ['1', '5', 'section']
     return [name for name in PAPER_TABLES if supports(name, dataset)]
 
 # %% ../../nbs/report/papermill.ipynb #8f21674a

@@ -109,7 +109,7 @@ def record_lines(row: str, r: dict) -> list[dict]: # one per evaluated network
     about = dict(row=row, method=r['method'], vpc=run['recipe']['vpc'], seed=r['seed'], network=run['network'])
     key_frames = sum(r['key_frames'])/len(r['key_frames']) if 'key_frames' in r else None
     result = dict(storage_bytes=r.get('storage'), key_frames=key_frames, final_loss=(r.get('losses') or [None])[-1])
-    made_by = {name: r.get(name) for name in ('data', 'code', 'torch', 'hardware', 'finished')}
+    made_by = {name: r.get(name) for name in ('data', 'code', 'torch', 'hardware', 'instruction_set', 'finished')}
     def line(i, score):
         scores = dict(initialisation=first_seed + i, top1=score.get('top1'), top5=score.get('top5'))
         return {**about, **scores, **result, **made_by, 'error': r.get('error', ''), 'record': r['record']}
@@ -122,9 +122,9 @@ def provenance_table(
     "Show the provenance of each number: recipe, data, code and machine, and its cost."
     def line(row, r):
         recipe = r['run']['recipe']
-        settings = {name: recipe[name] for name in ('lr', 'iterations', 'batch_real', 'momentum')}
-        options = {name: recipe['options'].get(name) for name in ('gradient_path', 'epsilon')}
-        made = {name: r[name] for name in ('data', 'code', 'torch', 'hardware')}
+        settings = {name: recipe[name] for name in ('lr', 'iterations', 'batch_real', 'momentum', 'precision')}
+        options = {'options': ', '.join(f'{name}={value}' for name, value in recipe['options'].items())}
+        made = {name: r.get(name) for name in ('data', 'code', 'torch', 'hardware', 'instruction_set')}
         seconds = {f'{what} [s]': round(r[f'{what}_seconds'], 1) for what in ('condense', 'target', 'evaluate')}
         cost = seconds | {'peak [MB]': round(r['peak_mb'])}
         return {'row': row, 'seed': r['seed'], **settings, **options, **made, **cost}

@@ -6,7 +6,7 @@
 __all__ = ['MAX_RETRIES', 'import_ray', 'check_address', 'connect', 'GPUJobs', 'Cluster', 'gpus_per_job', 'ray_cluster',
            'StepCounter', 'run_job', 'wait', 'cancel', 'as_prism_error', 'map_jobs', 'RayExecutor', 'get_executor',
            'run_on_all_nodes', 'node_without', 'file_size', 'ClipsRef', 'share_clips', 'check_shared_storage',
-           'split_classes', 'condense_shard', 'condense_sharded']
+           'split_classes', 'condense_shard', 'join_shards', 'condense_sharded', 'condense_in_processes']
 
 # %% ../../nbs/study/cluster.ipynb #94072f50
 import math
@@ -18,22 +18,22 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 
 from ..checkpoint import CHECKPOINT_SECONDS, delete_checkpoints
-from ..condensation import condense
+from ..condensation import History, condense_with_history
 from ..condensed import SyntheticDataset, concatenate
 from ..core.errors import PrismError, check_min
 from ..core.paths import data_dir
 from ..core.process import EXIT_SIGTERM, exit_on_sigterm, malloc_keep_freed
 from ..core.progress import progress_bar, set_step_callback
-from ..core.registry import PARAMETERIZATIONS
+from ..core.registry import PARAMETERIZATIONS, loaded_plugins
 from ..data.clips import Clips
 from ..recipe import Recipe
-from .executor import Executor, LocalExecutor
+from .executor import Executor, LocalExecutor, call_with_plugins
 
 # %% ../../nbs/study/cluster.ipynb #7d76dd82
 def import_ray() -> Any: # the module
@@ -151,13 +151,13 @@ class StepCounter:
         return self.steps
 
 # %% ../../nbs/study/cluster.ipynb #f7650b23
-def run_job(settings: dict, counter, function: Callable, job):
+def run_job(settings: dict, plugins: list[str], counter, function: Callable, job):
     "Prepare a worker (`settings`: `PRISM_DEVICE` and `PRISM_DATA` of its machine), and call `function` with a job."
     os.environ.update(settings)
     torch.set_num_threads(1)
     malloc_keep_freed()
     set_step_callback(counter.add.remote)
-    return function(job)
+    return call_with_plugins(plugins, function, job)
 
 # %% ../../nbs/study/cluster.ipynb #27d1d6b7
 def wait(ray, submitted: list, tick: Callable) -> None:
@@ -203,7 +203,7 @@ def map_jobs(
     actor = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(StepCounter)   # may lose its machine, too
     counter = actor.remote()
     task = ray.remote(num_cpus=1, num_gpus=cluster.gpus, max_retries=MAX_RETRIES)(run_job)
-    submitted = [task.remote(settings, counter, function, job) for job in jobs]
+    submitted = [task.remote(settings, loaded_plugins(), counter, function, job) for job in jobs]
     with progress_bar(desc=desc, total=total, unit='step') as bar:
         def tick(): bar.update(max(0, ray.get(counter.total.remote()) - bar.n))
         try:
@@ -220,6 +220,7 @@ class RayExecutor(GPUJobs):
     address: str           # host:port or 'auto'
     gpus: float = 0.       # per job
     is_local: bool = False
+    max_hours: float = 0.  # nothing is estimated
 
     def num_workers(self, jobs: int) -> int:
         "Number of `jobs` that are executed at a time; Ray decides, so all are counted."
@@ -233,10 +234,11 @@ class RayExecutor(GPUJobs):
 def get_executor(
     workers: int = 0,       # processes on this machine; 0: as many as cores, or one for a GPU
     ray_address: str = '',  # of a cluster; '': this machine
-    gpus: float = 0.        # per job, on a cluster
+    gpus: float = 0.,       # per job, on a cluster
+    max_hours: float = 0.   # that jobs on this machine may take by estimate; 0: no limit
 ) -> Executor:
     "Make the executor that the parameters of a table notebook describe."
-    return RayExecutor(ray_address, gpus) if ray_address else LocalExecutor(workers)
+    return RayExecutor(ray_address, gpus) if ray_address else LocalExecutor(workers, max_hours=max_hours)
 
 # %% ../../nbs/study/cluster.ipynb #4a0b22e4
 def run_on_all_nodes(
@@ -321,10 +323,23 @@ def split_classes(
     return [range(i*classes//shards, (i + 1)*classes//shards) for i in range(shards)]
 
 # %% ../../nbs/study/cluster.ipynb #d7bdda8f
-def condense_shard(job: tuple) -> SyntheticDataset:
+def condense_shard(job: tuple) -> tuple[SyntheticDataset, History]:
     "Condense one shard; a job is (reference to the clips, recipe, seed, seconds between checkpoints, classes)."
     clips, recipe, seed, checkpoint_seconds, labels = job
-    return condense(clips.resolve(), recipe, seed, checkpoint_seconds, labels)
+    return condense_with_history(clips.resolve(), recipe, seed, checkpoint_seconds, labels)
+
+# %% ../../nbs/study/cluster.ipynb #clu00021
+def join_shards(
+    shards: list[tuple[SyntheticDataset, History]] # in the order of their classes
+) -> tuple[SyntheticDataset, History]:
+    "Join the condensed sets of shards, and their histories."
+    sets, histories = zip(*shards)
+    if len(sets) == 1: return shards[0]
+    sizes = [len(history.movement) for history in histories]
+    by_shard = zip(*(history.frames_per_video for history in histories))
+    frames_per_video = [sum(n*frames for n, frames in zip(sizes, found))/sum(sizes) for found in by_shard]
+    return concatenate([*sets]), History(torch.cat([history.class_losses for history in histories], 1),
+                                         frames_per_video, torch.cat([history.movement for history in histories]))
 
 # %% ../../nbs/study/cluster.ipynb #9469e49b
 def condense_sharded(
@@ -334,7 +349,7 @@ def condense_sharded(
     seed: int,           # of all random draws
     shards: int|None = None, # None: as many as fit at a time
     checkpoint_seconds: float = CHECKPOINT_SECONDS
-) -> SyntheticDataset:
+) -> tuple[SyntheticDataset, History]:
     "Run a recipe to its end in a cluster; the result has the bits of `condense`."
     classes = len(clips.class_names)
     part = PARAMETERIZATIONS[recipe.parameterization]
@@ -343,8 +358,26 @@ def condense_sharded(
     reference = share_clips(cluster, replace(clips.train, skipped=None))
     jobs = [(reference, recipe, seed, checkpoint_seconds, labels) for labels in parts]
     shared = isinstance(reference.pixels, Path)
-    sets = map_jobs(cluster, condense_shard, jobs, f'{len(parts)} shards', part.num_steps(recipe)*len(parts), shared)
-    run = sets[0].metadata['run']
+    found = map_jobs(cluster, condense_shard, jobs, f'{len(parts)} shards', part.num_steps(recipe)*len(parts), shared)
+    run = found[0][0].metadata['run']
     delete_checkpoints(run)
     run_on_all_nodes(cluster, delete_checkpoints, run)
-    return concatenate(sets) if len(sets) > 1 else sets[0]
+    return join_shards(found)
+
+# %% ../../nbs/study/cluster.ipynb #clu00023
+def condense_in_processes(
+    workers: int,        # processes, and shards
+    clips: Clips,        # a data set whose pixels are memory-mapped; only its training split is read
+    recipe: Recipe,
+    seed: int,           # of all random draws
+    checkpoint_seconds: float = CHECKPOINT_SECONDS
+) -> tuple[SyntheticDataset, History]:
+    "Run a recipe to its end in several processes of this machine; the result has the bits of `condense`."
+    path = Path(str(cast(np.memmap, clips.pixels).filename))
+    reference = ClipsRef(replace(clips.train, skipped=None, pixels=None, resident={}), path)
+    parts = split_classes(len(clips.class_names), workers)
+    jobs = [(reference, recipe, seed, checkpoint_seconds, labels) for labels in parts]
+    steps = PARAMETERIZATIONS[recipe.parameterization].num_steps(recipe)*workers
+    found = LocalExecutor(workers).map(condense_shard, jobs, f'{workers} shards', steps)
+    delete_checkpoints(found[0][0].metadata['run'])
+    return join_shards(found)

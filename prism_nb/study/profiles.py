@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['INPUT_8x48', 'INPUT_8x64', 'INPUT_16x112', 'DEFAULT', 'SMOKE_DEFAULTS', 'SMOKE', 'SMOKE_PROFILE',
-           'MOTIONSHAPES_QUICK', 'REAL_QUICK', 'QUICK_PROFILE', 'WANG_RATES', 'UCF_RATES', 'HMDB51_RATES', 'REAL_PAPER',
-           'PAPER_PROFILE', 'PROFILES', 'StudyConfig', 'wang_rates', 'motionshapes_quick', 'table_a', 'get_config']
+           'MOTIONSHAPES_QUICK', 'REAL_QUICK', 'OWN_QUICK', 'QUICK_PROFILE', 'WANG_RATES', 'UCF_RATES', 'HMDB51_RATES',
+           'REAL_PAPER', 'PAPER_PROFILE', 'PROFILES', 'StudyConfig', 'wang_rates', 'motionshapes_quick', 'table_a',
+           'get_config']
 
 # %% ../../nbs/study/profiles.ipynb #i02ec994
 from dataclasses import dataclass, field, replace
@@ -15,6 +16,8 @@ from ..core.errors import check_choice
 from ..data import datasets
 from ..data.video import ClipSampling, ResizeCrop
 from ..evaluation import TrainConfig
+from ..networks import PRECISIONS
+from .rates import remembered_rates
 
 # %% ../../nbs/study/profiles.ipynb #06d39be3
 @dataclass(frozen=True)
@@ -33,6 +36,9 @@ class StudyConfig:
     split_ids: tuple[int, ...] = (1,)  # official splits; seed i has the i-th of them, cyclically
     lr_scales_with_vpc: bool = False   # rates are for one video per class, and are multiplied by their number
     per_vpc: dict[int, dict[str, Any]] = field(default_factory=dict)  # fields that differ at another VPC
+    precision: str = 'float32'         # of real clips and of evaluated networks; or 'auto', see `precision`
+    rates_are_guesses: bool = False    # whether the rates were chosen on other data
+    tuned: dict[str, dict[str, dict]] = field(default_factory=dict)   # rates found by tuning; see `rates`
 
     def for_vpc(self, vpc: int) -> 'StudyConfig':
         "The settings at a number of videos per class; without `per_vpc` they are the same for any number."
@@ -61,7 +67,7 @@ SMOKE = StudyConfig(
     '', *INPUT_8x48, SMOKE_DEFAULTS,
     method_overrides=dict(dm=dict(lr=20.), wang=wang_rates(10., 10., 6, 1e-4), prism=dict(lr=20.)),
     training=TrainConfig(epochs=8, width=.125), num_seeds=2, num_eval=1,
-    full_training=TrainConfig(epochs=2, batch=32, width=.125))
+    full_training=TrainConfig(epochs=2, batch=32, width=.125), rates_are_guesses=True)
 SMOKE_PROFILE = {'motionshapes': replace(SMOKE, dataset='motionshapes-smoke'), DEFAULT: SMOKE}
 
 # %% ../../nbs/study/profiles.ipynb #a0e59e27
@@ -90,11 +96,15 @@ MOTIONSHAPES_QUICK = StudyConfig(
 # %% ../../nbs/study/profiles.ipynb #f3350bdf
 REAL_QUICK = StudyConfig(
     '', ClipSampling(8, 4, num_clips=3), ResizeCrop((64, 64), 64),
-    recipe_defaults=dict(iterations=300, batch_real=8, feature_epochs=3, precision='bfloat16'),
+    recipe_defaults=dict(iterations=300, batch_real=8, feature_epochs=3),
     method_overrides=dict(dm=dict(lr=1.), wang=wang_rates(3., 2., 150), prism=dict(lr=10.)),
-    training=TrainConfig(epochs=60, batch=21, precision='bfloat16'),
-    full_training=TrainConfig(epochs=8, batch=32, precision='bfloat16'), lr_scales_with_vpc=True)
-QUICK_PROFILE = {'motionshapes': MOTIONSHAPES_QUICK, DEFAULT: REAL_QUICK,
+    training=TrainConfig(epochs=60, batch=21), full_training=TrainConfig(epochs=8, batch=32),
+    lr_scales_with_vpc=True, precision='auto')
+OWN_QUICK = replace(
+    REAL_QUICK, recipe_defaults=REAL_QUICK.recipe_defaults | dict(width=.5),
+    training=replace(REAL_QUICK.training, width=.5), full_training=replace(REAL_QUICK.full_training, width=.5),
+    rates_are_guesses=True)
+QUICK_PROFILE = {'motionshapes': MOTIONSHAPES_QUICK, DEFAULT: OWN_QUICK,
                  'jhmdb': replace(REAL_QUICK, dataset='jhmdb', split_ids=(1, 2, 3))}
 
 # %% ../../nbs/study/profiles.ipynb #719d2a65
@@ -124,23 +134,27 @@ REAL_PAPER = replace(   # the rates are those of the quick profile
     method_overrides=REAL_QUICK.method_overrides | dict(wang=wang_rates(3., 2., 5000)),
     full_training=TrainConfig(epochs=60, batch=32))
 PAPER_PROFILE = {
-    'miniucf': StudyConfig('miniucf', *INPUT_16x112, **UCF_RATES),
-    'ucf101': StudyConfig('ucf101', *INPUT_16x112, **UCF_RATES),
-    'hmdb51': StudyConfig('hmdb51', *INPUT_16x112, **HMDB51_RATES),
-    'hmdb51-legacy': StudyConfig('hmdb51-legacy', *INPUT_16x112, **HMDB51_RATES),
-    'kinetics400': StudyConfig('kinetics400', *INPUT_8x64, **table_a({1: 1., 5: 50.}, {5: 128})),
-    'ssv2': StudyConfig('ssv2', *INPUT_8x64, **table_a({1: 3., 5: 30.}, {5: 128})),
+    'miniucf': StudyConfig('miniucf', *INPUT_16x112, **UCF_RATES, precision='auto'),
+    'ucf101': StudyConfig('ucf101', *INPUT_16x112, **UCF_RATES, precision='auto'),
+    'hmdb51': StudyConfig('hmdb51', *INPUT_16x112, **HMDB51_RATES, precision='auto'),
+    'hmdb51-legacy': StudyConfig('hmdb51-legacy', *INPUT_16x112, **HMDB51_RATES, precision='auto'),
+    'kinetics400': StudyConfig('kinetics400', *INPUT_8x64, **table_a({1: 1., 5: 50.}, {5: 128}), precision='auto'),
+    'ssv2': StudyConfig('ssv2', *INPUT_8x64, **table_a({1: 3., 5: 30.}, {5: 128}), precision='auto'),
     'jhmdb': replace(REAL_PAPER, dataset='jhmdb', split_ids=(1, 2, 3)),
-    DEFAULT: REAL_PAPER}
+    DEFAULT: replace(REAL_PAPER, rates_are_guesses=True)}
 
 # %% ../../nbs/study/profiles.ipynb #631c74b4
 PROFILES = dict(smoke=SMOKE_PROFILE, quick=QUICK_PROFILE, paper=PAPER_PROFILE)
 
 def get_config(
-    profile: str,  # a name in `PROFILES`
-    dataset: str   # a data set
+    profile: str,        # a name in `PROFILES`
+    dataset: str,        # a data set
+    precision: str = ''  # in `PRECISIONS`, or 'auto'; '': the profile's
 ) -> StudyConfig:
-    "The settings of a profile for a data set."
+    "The settings of a profile for a data set, with the learning rates that were found for it."
     configs = PROFILES[check_choice('profile', profile, PROFILES)]
     datasets.get_dataset(dataset)   # an unknown name is an error that lists the known ones
-    return configs[dataset] if dataset in configs else replace(configs[DEFAULT], dataset=dataset)
+    config = configs[dataset] if dataset in configs else replace(configs[DEFAULT], dataset=dataset)
+    check_choice('precision', precision or config.precision, [*PRECISIONS, 'auto'])
+    tuned = remembered_rates(config.dataset, profile)
+    return replace(config, precision=precision or config.precision, tuned=tuned)

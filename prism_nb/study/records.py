@@ -14,12 +14,15 @@ from datetime import datetime, timezone
 from importlib.metadata import version
 from pathlib import Path
 
+import av
+import cv2
 import torch
 
 from ..core.files import write_json
-from ..core.process import cpu_name, get_device
+from ..core.process import cpu_name, get_device, instruction_set
 from ..core.rng import stable_hash
 from ..core.source import source_hash
+from ..data.video import DECODER_VERSION
 
 # %% ../../nbs/study/records.ipynb #6ede5dfa
 def provenance(
@@ -32,7 +35,11 @@ def provenance(
         python=platform.python_version(),
         torch=torch.__version__,
         numpy=version('numpy'),
+        av=av.__version__,
+        opencv=cv2.__version__,
+        decoder_version=DECODER_VERSION,
         hardware=gpu or f'{cpu_name()}, {os.cpu_count()} cores',
+        instruction_set=instruction_set(),
         threads=torch.get_num_threads(),
         finished=datetime.now(timezone.utc).isoformat(timespec='seconds'))
 

@@ -18,7 +18,7 @@ from functools import partial
 from pathlib import Path
 
 from ..checkpoint import delete_checkpoints
-from ..condensation import Condenser
+from ..condensation import Condenser, history_of
 from ..condensed import CondensedSet, SyntheticDataset
 from ..core.errors import PrismError, WriteError
 from ..core.files import file_lock
@@ -27,7 +27,15 @@ from ..core.process import EXIT_SIGTERM, peak_memory_mb, reset_peak_memory
 from ..core.registry import METHODS
 from ..data.clips import Clips
 from ..evaluation import evaluate
-from .estimate import DatasetStats, check_fit, check_memory, dataset_stats, estimate, total_memory_bytes
+from prism_nb.study.estimate import (
+    DatasetStats,
+    check_fit,
+    check_hours,
+    check_memory,
+    dataset_stats,
+    estimate,
+    total_memory_bytes,
+)
 from .executor import Executor, LocalExecutor
 from .records import completed_record, provenance, read_record, write_record
 from .runs import Run, clips_cache, num_steps
@@ -60,9 +68,11 @@ def load_or_condense(
         condenser = Condenser(clips, run.recipe, run.seed)
         curve = condense_with_snapshots(condenser, run, clips)
         condensed = condenser.to_condensed()
+        movement = history_of(condenser).mean_movement()
         target_seconds = condenser.targets.seconds
         history = dict(
             losses=condenser.losses, frames_per_video_history=condenser.frames_per_video_history, curve=curve,
+            movement=movement,
             storage=condensed.storage(), key_frames=condensed.frames_per_video(), condensed=path.name,
             condense_seconds=condenser.seconds - target_seconds, target_seconds=target_seconds)
         condensed.save(path)
@@ -83,7 +93,7 @@ def try_load(path: Path) -> SyntheticDataset|None: # None: it is missing or dama
 def full_dataset(clips: Clips) -> tuple[Clips, dict]:
     "The whole training split in place of a condensed set; its storage is that of float32 frames."
     train = clips.train
-    history = dict(losses=[], frames_per_video_history=[], curve=[], storage=4*math.prod(train.shape),
+    history = dict(losses=[], frames_per_video_history=[], curve=[], movement=None, storage=4*math.prod(train.shape),
                    key_frames=[train.shape[1]], condensed='', condense_seconds=0., target_seconds=0.)
     return train, history
 
@@ -150,7 +160,10 @@ def run_missing(
     def length(run): return METHODS[run.method].full_data, steps[id(run)]*run.recipe.vpc
     if stats:
         workers = executor.num_workers(len(runs))
-        print(check_fit(estimate(runs, stats, workers), describe(runs, workers)), file=sys.stderr)
+        print('measuring this machine …', file=sys.stderr)
+        estimated = estimate(runs, stats, workers)
+        check_hours(estimated, describe(runs, workers), executor.max_hours)
+        print(check_fit(estimated, describe(runs, workers)), file=sys.stderr)
     function = partial(execute_if_missing, gpu_share=executor.gpu_share)
     executor.map(function, sorted(runs, key=length, reverse=True), f'{len(runs)} runs', sum(steps.values()))
 
