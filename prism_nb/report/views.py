@@ -230,11 +230,15 @@ def plot_rates(
         style = dict(color=part.colour, linestyle='-' if setting == 'lr' else '--')
         chosen = lines[lines.chosen]
         left.errorbar(lines.value, lines.top1_mean, lines.top1_sd.fillna(0), capsize=3, marker='o', mfc='w', **style)
-        left.plot(chosen.value, chosen.top1_mean, 'o', color=part.colour)
+        left.plot(chosen.value, chosen.top1_mean, 'o', color=part.colour, zorder=3)
         right.plot(lines.value, lines.loss, marker='o', mfc='w', label=f'{part.title}, {setting}, VPC {vpc}', **style)
-        right.plot(chosen.value, chosen.loss, 'o', color=part.colour)
-    left.set(xscale='log', xlabel='learning rate', ylabel='validation top-1 [%]')
-    right.set(xscale='log', yscale='log', xlabel='learning rate', ylabel='final loss')
+        right.plot(chosen.value, chosen.loss, 'o', color=part.colour, zorder=3)
+    for ax in (left, right):
+        ax.set_xscale('log', base=2)
+        ax.xaxis.set_major_formatter('{x:g}')
+        ax.set_xlabel('learning rate')
+    left.set_ylabel('validation top-1 [%]')
+    right.set(yscale='log', ylabel='final loss')
     right.legend(frameon=False, fontsize=7, loc='upper left', bbox_to_anchor=(1, 1))
     fig.tight_layout()
     return fig
