@@ -61,6 +61,6 @@ test-site: site
 	touch $@
 
 clean:
-	rm -rf .venv build *.egg-info data/motionshapes* data/cache data/checkpoints data/locks data/results reports/smoke
+	rm -rf .venv build *.egg-info data/motionshapes* data/cache data/checkpoints data/locks data/machine data/results reports/smoke
 
 .PHONY: study check test test-long lab hooks bench readme site test-site clean

@@ -383,7 +383,6 @@ def check_resources(
     yes: bool       # whether it may take over an hour
 ) -> None:
     "Estimate a condensation; print it if it takes over a minute, raise `PrismError` if it cannot be done here."
-    check_vpc(run)
     if run.recipe.iterations: print('measuring this machine …', file=sys.stderr)
     without_evaluation = replace(run, config=replace(run.config, num_eval=0))
     needed = estimate.estimate([without_evaluation], estimate.dataset_stats(run), num_shards(run))
@@ -478,9 +477,11 @@ def condense_command(
     config = profiles.get_config(profile, dataset, precision)
     run = make_run(config, method, vpc, root, seed, settings, option or [])
     check_min('checkpoint_every', checkpoint_every, 0.)
-    print_choices(run, config.precision, lr)
+    def begin(is_local: bool) -> None:
+        print_choices(run, config.precision, lr)
+        if is_local: check_resources(run, yes)
     with open_cluster(engine, address, gpus, shards=shards) as connected:
-        condensed, history = load_or_condense(out, run, connected, shards, checkpoint_every, yes)
+        condensed, history = load_or_condense(out, run, connected, shards, checkpoint_every, begin)
     card.write_card(out, condensed, run.config.dataset, run.method)
     stored = sum(condensed.frames_per_video())
     print(f'{out}: {len(condensed)} videos, {stored:.0f} stored frames, {condensed.storage():,} bytes')
@@ -496,14 +497,14 @@ def load_or_condense(
     connected: cluster.Cluster|None,# None: this machine's processes condense
     shards: int|None,               # in a cluster
     checkpoint_seconds: float,
-    yes: bool                       # whether it may take over an hour
+    begin: Callable[[bool], object] # called before it starts, with whether this machine computes
 ) -> tuple[SyntheticDataset, History|None]: # None: it was there
     "Load the condensed set of a run, or condense and write it."
     if condensed := load_if_same_run(out, run): return condensed, None
-    if connected is None: check_resources(run, yes)
-    clips = run.clips()
-    processes = num_shards(run)
+    check_vpc(run)
     with atomic_write(out) as temporary:
+        begin(connected is None)
+        clips, processes = run.clips(), num_shards(run)
         job = clips, run.recipe, run.seed
         if connected: condensed, history = cluster.condense_sharded(connected, *job, shards, checkpoint_seconds)
         elif processes > 1: condensed, history = cluster.condense_in_processes(processes, *job, checkpoint_seconds)

@@ -314,7 +314,7 @@ def test_a_set_is_evaluated_on_the_clips_that_it_was_condensed_from(index_folder
     code, out, err = run_cli("evaluate", path, "--dataset", "mine", "--profile", "smoke")
     assert code == 0, err
     assert json.loads(out)["clips"] == 2
-    assert "tested on clips of 8×64×64, as the set was condensed from, not those of the profile" in err
+    assert "tested on clips of 8×64×64 (stride 4), as the set was condensed from, not those of the profile" in err
 
 
 @pytest.mark.parametrize("name", ["condensed_set_0.1", "static_dynamic_set_0.1"])

@@ -89,8 +89,9 @@ def test_sigterm_leaves_a_checkpoint_and_its_exit_status(tmp_path, uninterrupted
     process.terminate()
     _, messages = process.communicate(timeout=60)
     assert process.returncode == 143, messages[-2000:]
-    [checkpoint] = (tmp_path / "checkpoints").iterdir()
-    assert checkpoint.stat().st_size > 100_000
+    checkpoints = [path.stat().st_size for path in (tmp_path / "checkpoints").iterdir()]   # one of each process
+    assert len(checkpoints) == min(os.cpu_count(), 10)
+    assert sum(checkpoints) > 100_000
     assert not (tmp_path / "set.safetensors").exists()
 
 

@@ -99,7 +99,7 @@ def choose_precision(workload: Workload) -> PrecisionChoice:
     device = get_device()
     name = torch.cuda.get_device_name(device) if device.type == 'cuda' else cpu_name()
     machine = [name, torch.__version__, supported_precisions(), asdict(workload)]
-    path = data_dir()/'cache'/f'precision-{stable_hash(*machine)}.json'
+    path = data_dir()/'machine'/f'precision-{stable_hash(*machine)}.json'
     if remembered := read_record(path): return PrecisionChoice(**remembered)
     choice = measure_choice(workload)
     write_record(path, asdict(choice))
