@@ -381,23 +381,25 @@ def check_vpc(run: runs.Run) -> None:
 def check_resources(
     run: runs.Run,
     yes: bool       # whether it may take over an hour
-) -> None:
+) -> int:           # processes that condense
     "Estimate a condensation; print it if it takes over a minute, raise `PrismError` if it cannot be done here."
     if run.recipe.iterations: print('measuring this machine …', file=sys.stderr)
     without_evaluation = replace(run, config=replace(run.config, num_eval=0))
-    needed = estimate.estimate([without_evaluation], estimate.dataset_stats(run), num_shards(run))
+    stats = estimate.dataset_stats(run)
+    processes = num_shards(run, stats)
+    needed = estimate.estimate([without_evaluation], stats, processes)
     message = estimate.check_fit(needed, f'{run.method} on {run.config.dataset}')
     if needed.hours > MAX_HOURS and not yes: confirm(message)
     elif needed.hours > 1/60: print(message, file=sys.stderr)
+    return processes
 
 # %% ../nbs/13_cli.ipynb #cli00104
 SHARDED_FLOPS = 2e12   # a minute or so on a core; less is not worth the start of several processes
 
-def num_shards(run: runs.Run) -> int:
+def num_shards(run: runs.Run, stats: estimate.DatasetStats) -> int:
     "Count the processes of this machine that condense a run, some classes each; their number changes no bit."
     part = PARAMETERIZATIONS[run.recipe.parameterization]
     if not part.splittable or not run.recipe.iterations or get_device().type == 'cuda': return 1
-    stats = estimate.dataset_stats(run)
     flops = estimate.condensation_flops(run, stats) + estimate.target_flops(run, stats)
     return min(os.cpu_count() or 1, stats.classes) if flops > SHARDED_FLOPS else 1
 
@@ -422,11 +424,8 @@ def print_precision(asked: str, workload: precision.Workload) -> None:
 # %% ../nbs/13_cli.ipynb #c94151cb
 def load_if_same_run(path: Path, run: runs.Run) -> SyntheticDataset|None:
     "Load a condensed set if this run has written it already."
-    if not path.exists(): return None
-    try:
-        condensed = CondensedSet.load(path)
-    except PrismError:
-        return None
+    condensed = runner.try_load(path)
+    if condensed is None: return None
     same = condensed.metadata.get('run') == run_id(run.clips().train, run.recipe, run.seed)
     return condensed if same else None
 
@@ -477,9 +476,9 @@ def condense_command(
     config = profiles.get_config(profile, dataset, precision)
     run = make_run(config, method, vpc, root, seed, settings, option or [])
     check_min('checkpoint_every', checkpoint_every, 0.)
-    def begin(is_local: bool) -> None:
+    def begin(is_local: bool) -> int:
         print_choices(run, config.precision, lr)
-        if is_local: check_resources(run, yes)
+        return check_resources(run, yes) if is_local else 1
     with open_cluster(engine, address, gpus, shards=shards) as connected:
         condensed, history = load_or_condense(out, run, connected, shards, checkpoint_every, begin)
     card.write_card(out, condensed, run.config.dataset, run.method)
@@ -497,15 +496,14 @@ def load_or_condense(
     connected: cluster.Cluster|None,# None: this machine's processes condense
     shards: int|None,               # in a cluster
     checkpoint_seconds: float,
-    begin: Callable[[bool], object] # called before it starts, with whether this machine computes
+    begin: Callable[[bool], int]    # called before it starts, with whether this machine computes; its processes
 ) -> tuple[SyntheticDataset, History|None]: # None: it was there
     "Load the condensed set of a run, or condense and write it."
     if condensed := load_if_same_run(out, run): return condensed, None
     check_vpc(run)
     with atomic_write(out) as temporary:
-        begin(connected is None)
-        clips, processes = run.clips(), num_shards(run)
-        job = clips, run.recipe, run.seed
+        processes = begin(connected is None)
+        job = run.clips(), run.recipe, run.seed
         if connected: condensed, history = cluster.condense_sharded(connected, *job, shards, checkpoint_seconds)
         elif processes > 1: condensed, history = cluster.condense_in_processes(processes, *job, checkpoint_seconds)
         else: condensed, history = condense_with_history(*job, checkpoint_seconds)

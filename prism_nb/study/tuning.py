@@ -15,7 +15,8 @@ import pandas as pd
 
 from ..core.errors import PrismError, check_min
 from ..core.registry import METHODS, PARAMETERIZATIONS
-from .diagnostics import chance_p_value
+from ..recipe import Recipe
+from .diagnostics import MAX_P, chance_p_value
 from .executor import Executor, LocalExecutor
 from .profiles import StudyConfig
 from .rates import remember_rates
@@ -115,7 +116,7 @@ def describe_trial(search: RateSearch, trial: dict) -> str:
     "Describe the runs of one value in a line."
     name = f"{search.method}, {search.setting} {trial['value']:g}"
     if not trial['n']: return f"{name}: {trial['error']}"
-    at_chance = ', at chance' if trial['p_value'] > .05 else ''
+    at_chance = ', at chance' if trial['p_value'] > MAX_P else ''
     return (f"{name}: {trial['top1_mean']:.1f} % of the validation clips{at_chance}, loss {trial['loss']:.3g}, "
             f"movement {trial['movement']:.2g}" + (f"; {trial['failed']} failed" if trial['failed'] else ''))
 
@@ -125,7 +126,7 @@ def rates_of(method: str) -> list[str]: # settings, in the order in which they a
     settings = METHODS[method].settings
     if METHODS[method].full_data or settings.get('iterations') == 0:
         raise PrismError(f'method is {method!r}, which learns nothing: it has no learning rate')
-    part = PARAMETERIZATIONS[settings.get('parameterization', 'key-frames')]
+    part = PARAMETERIZATIONS[settings.get('parameterization', Recipe.parameterization)]
     return [*part.learning_rates][::-1]
 
 # %% ../../nbs/study/tuning.ipynb #tun00024
@@ -163,7 +164,7 @@ def with_rates(config: StudyConfig, method: str, vpc: int, rates: dict[str, floa
 def describe_choice(search: RateSearch, trials: pd.DataFrame, value: float) -> str:
     "Describe which value was chosen, and what speaks against it."
     text = f'{search.method}: {search.setting} {value:g} is used from now on, VPC {search.vpc}'
-    if (trials[trials.failed == 0].p_value > .05).all():
+    if (trials[trials.failed == 0].p_value > MAX_P).all():
         text += '; at every value the networks guess, so that the loss alone decided: try more iterations or videos'
     at_edge = value in (trials.value.min(), trials.value.max())
     return text + ('; it is at the edge of what was tried' if at_edge else '')
