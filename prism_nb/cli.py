@@ -41,7 +41,7 @@ from .condensed import DTYPES, CondensedSet, SyntheticDataset
 from .core.errors import PrismError, check_choice, check_min
 from .core.files import atomic_write
 from .core.paths import user_path
-from .core.process import exit_on_sigterm, get_device, malloc_keep_freed
+from .core.process import exit_on_sigterm, get_device, is_gpu, malloc_keep_freed
 from prism_nb.core.registry import (
     DATASETS,
     INITIALIZATIONS,
@@ -386,9 +386,10 @@ def check_resources(
     if run.recipe.iterations: print('measuring this machine …', file=sys.stderr)
     without_evaluation = replace(run, config=replace(run.config, num_eval=0))
     stats = estimate.dataset_stats(run)
-    processes = num_shards(run, stats)
+    processes, what = num_shards(run, stats), f'{run.method} on {run.config.dataset}'
+    estimate.check_memory([without_evaluation], stats, processes, what)
     needed = estimate.estimate([without_evaluation], stats, processes)
-    message = estimate.check_fit(needed, f'{run.method} on {run.config.dataset}')
+    message = estimate.check_fit(needed, what)
     if needed.hours > MAX_HOURS and not yes: confirm(message)
     elif needed.hours > 1/60: print(message, file=sys.stderr)
     return processes
@@ -399,7 +400,7 @@ SHARDED_FLOPS = 2e12   # a minute or so on a core; less is not worth the start o
 def num_shards(run: runs.Run, stats: estimate.DatasetStats) -> int:
     "Count the processes of this machine that condense a run, some classes each; their number changes no bit."
     part = PARAMETERIZATIONS[run.recipe.parameterization]
-    if not part.splittable or not run.recipe.iterations or get_device().type == 'cuda': return 1
+    if not part.splittable or not run.recipe.iterations or is_gpu(get_device()): return 1
     flops = estimate.condensation_flops(run, stats) + estimate.target_flops(run, stats)
     return min(os.cpu_count() or 1, stats.classes) if flops > SHARDED_FLOPS else 1
 

@@ -26,7 +26,7 @@ from prism_nb.checkpoint import (
 from .condensed import DTYPES, CondensedSet, SyntheticDataset
 from .core.errors import PrismError
 from .core.files import file_lock
-from .core.process import defer_signals, get_device, platform_key
+from .core.process import defer_signals, explain_gpu_memory_error, get_device, platform_key
 from .core.progress import progress_bar
 from .core.registry import PARAMETERIZATIONS
 from .core.rng import seeded_generator, stable_hash
@@ -255,7 +255,8 @@ class Condenser(CheckpointedState):
                 for _ in progress_bar(remaining, f'{self.recipe.parameterization} seed {self.seed}',
                                       initial=self.iteration, total=self.recipe.iterations):
                     yield self.iteration
-                    with defer_signals(): self.step()
+                    with defer_signals(), explain_gpu_memory_error(f'condensing, iteration {self.iteration}'):
+                        self.step()
                     if time.monotonic() - saved <= checkpoint_seconds: continue
                     self.save_checkpoint()
                     saved = time.monotonic()

@@ -28,6 +28,7 @@ class Objective:
     cache_targets = False   # whether a target is small enough to be cached on disk
     real_passes = 1.        # cost: forward passes per real clip and iteration, or what takes as long
     video_passes = 2.       # the same per synthetic video
+    real_at_once = 0        # memory: real clips embedded at a time, without a graph; 0: the whole batch, with one
 
     def __init__(self,
         options: Any = None   # an instance of the subclass's `Options`, if it has any
@@ -68,6 +69,7 @@ class DistributionMatching(Objective):
     "Match the mean features of a class (DM, Zhao and Bilen 2023)."
     title = 'Distribution matching'
     cache_targets = True
+    real_at_once = CHUNK
 
     @torch.no_grad()
     def target(self, network: Embedder, real: Tensor, label: int) -> Tensor: # (1,D)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from .core.errors import PrismError, check_choice, check_min
-from .core.process import get_device
+from .core.process import explain_gpu_memory_error, get_device
 from .core.progress import progress_bar
 from .core.rng import fork_rng_at, seeded_generator
 from .data.clips import Clips, sample_clip_index
@@ -166,6 +166,7 @@ def evaluate(
 ) -> Accuracy:
     "Train on `condensed`, test on the test split of `clips`."
     check_comparable(condensed, clips)
-    model, _ = train(condensed, network, seed, config)
-    logits = predict(model, clips.test, precision=config.precision)
+    with explain_gpu_memory_error(f'evaluating {network}, seed {seed}'):
+        model, _ = train(condensed, network, seed, config)
+        logits = predict(model, clips.test, precision=config.precision)
     return accuracy(logits, torch.as_tensor(clips.test.labels))

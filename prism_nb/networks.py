@@ -235,9 +235,9 @@ def autocast_precision(
     check_choice('precision', name, PRECISIONS)
     if name == 'tf32' and device_type == 'cpu':
         raise PrismError("precision is 'tf32', but must be float32 or bfloat16 on a CPU")
-    allow_tf32 = torch.backends.cudnn.allow_tf32
-    torch.backends.cudnn.allow_tf32 = name == 'tf32'
+    before = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32   # of a GPU's libraries
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = name == 'tf32'
     try:
         with torch.autocast(device_type, torch.bfloat16, enabled=name == 'bfloat16'): yield
     finally:
-        torch.backends.cudnn.allow_tf32 = allow_tf32
+        torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = before

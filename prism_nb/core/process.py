@@ -4,8 +4,10 @@
 
 # %% auto #0
 __all__ = ['AFFECTS_RESULTS', 'ONEDNN_EXTENSIONS', 'MALLOPT_KEEP', 'PROC_STATUS', 'PROC_CLEAR_REFS', 'DEFERRED', 'EXIT_SIGTERM',
-           'get_device', 'platform_key', 'cpu_name', 'instruction_set', 'glibc', 'malloc_keep_freed', 'malloc_trim',
-           'reset_peak_memory', 'peak_memory_mb', 'defer_signals', 'deliver', 'child_processes', 'exit_on_sigterm']
+           'get_device', 'platform_key', 'is_gpu', 'free_gpu_bytes', 'cpu_name', 'device_name', 'instruction_set',
+           'glibc', 'malloc_keep_freed', 'malloc_trim', 'reset_peak_memory', 'peak_memory_mb', 'peak_gpu_memory_mb',
+           'GPUMemoryError', 'explain_gpu_memory_error', 'release_gpu_memory', 'defer_signals', 'deliver',
+           'child_processes', 'exit_on_sigterm']
 
 # %% ../../nbs/core/process.ipynb #i01c6458
 import ctypes
@@ -23,6 +25,8 @@ from pathlib import Path
 import psutil
 import torch
 
+from .errors import PrismError
+
 AFFECTS_RESULTS = False   # see `core.source.import_closure`
 
 # %% ../../nbs/core/process.ipynb #ce9a6860
@@ -36,6 +40,17 @@ def platform_key(
     "Device type and PyTorch version: what can change a result's last bits besides this package's code."
     return [device_type or get_device().type, torch.__version__]
 
+# %% ../../nbs/core/process.ipynb #3bc09244
+def is_gpu(device: torch.device) -> bool:
+    "Tell whether a device is a GPU, with memory of its own."
+    return hasattr(getattr(torch, device.type, None), 'mem_get_info')
+
+# %% ../../nbs/core/process.ipynb #fbc8e07d
+def free_gpu_bytes(device: torch.device) -> int:
+    "Return the bytes of a GPU's memory that are free, or that PyTorch keeps and does not use."
+    gpu = torch.get_device_module(device)
+    return gpu.mem_get_info(device)[0] + gpu.memory_reserved(device) - gpu.memory_allocated(device)
+
 # %% ../../nbs/core/process.ipynb #633453f4
 def cpu_name() -> str:
     "Return the name of the processor."
@@ -43,6 +58,12 @@ def cpu_name() -> str:
     lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
     names = [line.split(':')[1].strip() for line in lines if line.startswith('model name')]
     return names[0] if names else platform.processor() or platform.machine()
+
+# %% ../../nbs/core/process.ipynb #0a00a2c4
+def device_name() -> str:
+    "Return the name of the device that computes."
+    device = get_device()
+    return torch.get_device_module(device).get_device_name(device) if is_gpu(device) else cpu_name()
 
 # %% ../../nbs/core/process.ipynb #efc38c6e
 ONEDNN_EXTENSIONS = ('avx512_vnni', 'avx512_bf16', 'avx512_fp16', 'amx_bf16', 'bf16', 'i8mm', 'sve')
@@ -76,8 +97,10 @@ PROC_STATUS = Path('/proc/self/status')           # Linux
 PROC_CLEAR_REFS = Path('/proc/self/clear_refs')   # writing '5' resets the peak
 
 def reset_peak_memory() -> None:
-    "Reset the process's peak memory, and return freed memory to the system."
+    "Reset the process's peak memory, on a GPU too, and return freed memory to the system."
     malloc_trim()
+    device = get_device()
+    if is_gpu(device): torch.get_device_module(device).reset_peak_memory_stats(device)
     if PROC_CLEAR_REFS.exists(): PROC_CLEAR_REFS.write_text('5')
 
 # %% ../../nbs/core/process.ipynb #3349d5b5
@@ -87,6 +110,37 @@ def peak_memory_mb() -> float: # MB
     if peak: return int(peak[1])*1024/1e6
     unit = 1 if sys.platform == 'darwin' else 1024   # bytes
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss*unit/1e6
+
+# %% ../../nbs/core/process.ipynb #0241974a
+def peak_gpu_memory_mb() -> float|None: # MB; None: no GPU computes
+    "Return the peak of what was allocated on the GPU since `reset_peak_memory`."
+    device = get_device()
+    return torch.get_device_module(device).max_memory_allocated(device)/1e6 if is_gpu(device) else None
+
+# %% ../../nbs/core/process.ipynb #46fada8c
+class GPUMemoryError(PrismError):
+    "The memory of the GPU is used up."
+
+@contextmanager
+def explain_gpu_memory_error(
+    what: str   # is computed in the block; for the message
+) -> Iterator[None]:
+    "Raise a `GPUMemoryError` in place of PyTorch's error if the memory of the GPU is used up."
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        device = get_device()
+        gpu = torch.get_device_module(device)
+        free, total = gpu.mem_get_info(device)
+        allocated = gpu.memory_allocated(device)
+        raise GPUMemoryError(f'{what}: the memory of {device_name()} is used up: {allocated/1e9:.2f} GB of its '
+                             f'{total/1e9:.2f} GB were allocated here, and {free/1e9:.2f} GB were free') from None
+
+# %% ../../nbs/core/process.ipynb #528295ca
+def release_gpu_memory() -> None:
+    "Return to the GPU what PyTorch keeps there and does not use; without a GPU, do nothing."
+    device = get_device()
+    if is_gpu(device): torch.get_device_module(device).empty_cache()
 
 # %% ../../nbs/core/process.ipynb #52000825
 DEFERRED = (signal.SIGINT, signal.SIGTERM)

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from ..core.errors import PrismError
-from ..core.process import get_device
+from ..core.process import free_gpu_bytes, get_device, is_gpu
 from ..core.rng import seeded_generator, stable_hash
 
 # %% ../../nbs/data/clips.ipynb #a2e557a0
@@ -145,10 +145,9 @@ def gpu_pixels(
     device: torch.device
 ) -> Tensor|None:  # (rows,T,H,W,3) uint8; None: they stay in host memory
     "Return all pixels of a data set on a GPU, if they fit; they are copied there once."
-    if device.type == 'cuda' and device not in clips.resident:
-        cached_bytes = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)   # PyTorch's, unused
-        free_bytes = torch.cuda.mem_get_info(device)[0] + cached_bytes
-        if clips.pixels.nbytes >= MAX_GPU_SHARE*min(1., clips.gpu_share or 1.)*free_bytes: return None
+    if is_gpu(device) and device not in clips.resident:
+        share = MAX_GPU_SHARE*min(1., clips.gpu_share or 1.)
+        if clips.pixels.nbytes >= share*free_gpu_bytes(device): return None
         clips.resident[device] = torch.from_numpy(np.ascontiguousarray(clips.pixels)).to(device)
     return clips.resident.get(device)
 

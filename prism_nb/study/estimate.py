@@ -4,15 +4,15 @@
 
 # %% auto #0
 __all__ = ['PYTORCH_BYTES', 'NetworkCost', 'network_cost', 'DatasetStats', 'dataset_stats', 'condensation_flops',
-           'evaluation_flops', 'target_flops', 'peak_bytes', 'free_resources', 'total_memory_bytes',
-           'target_cache_bytes', 'runs_with_targets', 'Estimate', 'estimate', 'format_hours', 'check_memory',
-           'check_fit', 'TooLongError', 'check_hours', 'run_within']
+           'evaluation_flops', 'target_flops', 'condensation_bytes', 'training_bytes', 'peak_bytes', 'free_resources',
+           'total_memory_bytes', 'target_cache_bytes', 'runs_with_targets', 'Estimate', 'estimate', 'format_hours',
+           'smaller_setting', 'check_memory', 'check_fit', 'TooLongError', 'check_hours', 'run_within']
 
 # %% ../../nbs/study/estimate.ipynb #89db992a
 import math
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -20,9 +20,10 @@ import psutil
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from ..condensation import MAX_BATCH_BYTES
 from ..core.errors import PrismError, WriteError
 from ..core.paths import data_dir
-from ..core.process import get_device
+from ..core.process import device_name, free_gpu_bytes, get_device, is_gpu
 from ..core.registry import INITIALIZATIONS, METHODS, NETWORKS, OBJECTIVES, PARAMETERIZATIONS
 from ..data.cache import cache_shape
 from ..data.clips import MAX_GPU_SHARE
@@ -110,20 +111,37 @@ def target_flops(run: Run, stats: DatasetStats) -> float:
     return passes*stats.cost(recipe.network, recipe.width).flops
 
 # %% ../../nbs/study/estimate.ipynb #b07e4f80
+def condensation_bytes(run: Run, stats: DatasetStats) -> float:
+    "Memory of an iteration: a class's real clips, and the activations of the clips or videos embedded at once."
+    recipe = run.recipe
+    if not recipe.iterations: return 0.
+    objective = OBJECTIVES[recipe.objective]
+    classes = min(stats.classes, max(1, int(MAX_BATCH_BYTES//(recipe.vpc*stats.bytes_per_video))))
+    videos = recipe.vpc*(classes if objective.cache_targets else 1)
+    real = min(objective.real_at_once, recipe.batch_real) or 2*recipe.batch_real   # activations and their gradients
+    activations = stats.cost(recipe.network, recipe.width).activation_bytes + stats.bytes_per_video
+    return recipe.batch_real*stats.bytes_per_video + max(real, objective.video_passes*videos)*activations
+
+# %% ../../nbs/study/estimate.ipynb #047f1ed0
+def training_bytes(run: Run, stats: DatasetStats) -> float:
+    "Memory of a training step in evaluation: the activations of a batch, and their gradients."
+    training = run.config.training
+    batch = min(training.batch, stats.num_training_videos(run))
+    return 2*batch*(stats.cost(run.network, training.width).activation_bytes + stats.bytes_per_video)
+
+# %% ../../nbs/study/estimate.ipynb #9335a842
 PYTORCH_BYTES = 5e8   # of PyTorch itself, in each process
 
 def peak_bytes(run: Run, stats: DatasetStats) -> float:
-    "Peak memory of a worker: stored and dense videos, gradients and momenta, and the activations of one training step."
-    config = run.config
-    batch = min(config.training.batch, stats.num_training_videos(run))
+    "Peak memory of a worker: stored and dense videos, gradients and momenta, and an iteration or a training step."
     videos = 5*stats.classes*run.recipe.vpc*stats.bytes_per_video
-    activations = stats.cost(run.network, config.training.width).activation_bytes + stats.bytes_per_video
-    return videos + 2*batch*activations + PYTORCH_BYTES
+    return videos + max(condensation_bytes(run, stats), training_bytes(run, stats)) + PYTORCH_BYTES
 
 # %% ../../nbs/study/estimate.ipynb #385d66c2
 def free_resources() -> tuple[float, float]: # bytes of memory on the device that computes, and of disk
     "Measure the memory and the disk space that this machine has left."
-    memory = torch.cuda.mem_get_info()[0] if get_device().type == 'cuda' else psutil.virtual_memory().available
+    device = get_device()
+    memory = free_gpu_bytes(device) if is_gpu(device) else psutil.virtual_memory().available
     try:
         data_dir().mkdir(parents=True, exist_ok=True)
     except OSError as e:
@@ -133,7 +151,7 @@ def free_resources() -> tuple[float, float]: # bytes of memory on the device tha
 # %% ../../nbs/study/estimate.ipynb #31469b46
 def total_memory_bytes(runs: list[Run], stats: DatasetStats, workers: int) -> float:
     "Compute the bytes that all workers need together, on the device that computes."
-    on_gpu = get_device().type == 'cuda' and stats.pixels < MAX_GPU_SHARE*free_resources()[0]
+    on_gpu = is_gpu(get_device()) and stats.pixels < MAX_GPU_SHARE*free_resources()[0]
     return workers*(max(peak_bytes(run, stats) for run in runs) + stats.pixels*on_gpu)
 
 # %% ../../nbs/study/estimate.ipynb #f90b3f92
@@ -184,7 +202,7 @@ def estimate(
         seconds += evaluation_flops(run, stats)*per_flop(run.network, training.width, training.precision)
     disk = sum(stats.classes*run.recipe.vpc*stats.bytes_per_video for run in runs)
     disk += sum(target_cache_bytes(run, stats) for run in with_targets)
-    parallel = 1 if get_device().type == 'cuda' else workers
+    parallel = 1 if is_gpu(get_device()) else workers
     return Estimate(seconds/parallel/3600, total_memory_bytes(runs, stats, workers), disk)
 
 # %% ../../nbs/study/estimate.ipynb #a3817c68
@@ -193,24 +211,43 @@ def format_hours(hours: float) -> str:
     if hours < 1.5: return f'{60*hours:.0f} min'
     return f'{hours:.0f} hours' if hours < 72 else f'{hours/24:.0f} days'
 
+# %% ../../nbs/study/estimate.ipynb #227cd5e2
+def smaller_setting(
+    runs: list[Run],
+    stats: DatasetStats,  # of their data set
+    workers: int,         # processes
+    free: float           # bytes
+) -> str:
+    "Describe a setting with which runs fit into the memory."
+    for count in range(workers - 1, 0, -1):
+        needed = total_memory_bytes(runs, stats, count)
+        if needed <= free: return f'--workers {count} needs {needed/1e9:.1f} GB'
+    for name in ('vpc', 'batch_real'):
+        for value in range(max(getattr(run.recipe, name) for run in runs) - 1, 0, -1):
+            smaller = [replace(run, recipe=run.recipe.replace(**{name: value})) for run in runs]
+            needed = total_memory_bytes(smaller, stats, 1)
+            if needed <= free: return f'{name}={value} needs {needed/1e9:.1f} GB with one worker'
+    return 'no smaller vpc or batch_real fits; another profile may have smaller videos and networks'
+
 # %% ../../nbs/study/estimate.ipynb #d8afb452
 def check_memory(
-    needed: float,  # bytes
-    what: str       # needs them; for the message
+    runs: list[Run],
+    stats: DatasetStats,  # of their data set
+    workers: int,         # processes
+    what: str             # the runs; for the message
 ) -> None:
-    "Raise `PrismError` if this machine does not have the memory."
-    free, _ = free_resources()
-    if needed > free:
-        raise PrismError(f'{what}: {needed/1e9:.1f} GB of memory are needed, but only {free/1e9:.1f} GB are free. '
-                         'Fewer --workers need less')
+    "Raise `PrismError` if the device that computes does not have the memory; the message says what would fit."
+    needed, (free, _) = total_memory_bytes(runs, stats, workers), free_resources()
+    if needed <= free: return
+    raise PrismError(f'{what}: {needed/1e9:.1f} GB of memory are needed, but only {free/1e9:.1f} GB are free on '
+                     f'{device_name()}; {smaller_setting(runs, stats, workers, free)}')
 
 # %% ../../nbs/study/estimate.ipynb #226ced6a
 def check_fit(
     estimated: Estimate,
     what: str       # is estimated; for the message
 ) -> str:
-    "Describe what runs need; raise an error if this machine does not have it."
-    check_memory(estimated.memory, what)
+    "Describe what runs need; raise a `WriteError` if the disk does not have the space; see also `check_memory`."
     needs = (f'{format_hours(estimated.hours)}, {estimated.memory/1e9:.1f} GB of memory, '
              f'{estimated.disk/1e9:.2f} GB on disk')
     _, free_disk = free_resources()

@@ -17,7 +17,7 @@ from typing import Protocol
 import torch
 
 from ..core.errors import check_min
-from ..core.process import exit_on_sigterm, get_device, malloc_keep_freed
+from ..core.process import exit_on_sigterm, get_device, is_gpu, malloc_keep_freed
 from ..core.progress import progress_bar, set_step_callback
 from ..core.registry import load_plugin, loaded_plugins
 
@@ -101,7 +101,7 @@ class LocalExecutor:
     def num_workers(self, jobs: int) -> int:
         "Number of `jobs` that are executed at a time."
         check_min('workers', self.workers, 0)
-        default = 1 if get_device().type == 'cuda' else os.cpu_count() or 1
+        default = 1 if is_gpu(get_device()) else os.cpu_count() or 1
         return min(self.workers or default, jobs)
 
     def map(self, function: Callable, jobs: list, desc: str, total: int) -> list:

@@ -19,7 +19,7 @@ import cv2
 import torch
 
 from ..core.files import write_json
-from ..core.process import cpu_name, get_device, instruction_set
+from ..core.process import cpu_name, device_name, get_device, instruction_set, is_gpu
 from ..core.rng import stable_hash
 from ..core.source import source_hash
 from ..data.video import DECODER_VERSION
@@ -29,7 +29,6 @@ def provenance(
     modules: Iterable[str] = ()   # that define the parts of the run; see `Recipe.modules`
 ) -> dict:
     "Collect code, versions and hardware, for a record."
-    gpu = torch.cuda.get_device_name() if get_device().type == 'cuda' else None
     return dict(
         code=source_hash('prism_nb.condensation', 'prism_nb.evaluation', *modules),
         python=platform.python_version(),
@@ -38,7 +37,7 @@ def provenance(
         av=av.__version__,
         opencv=cv2.__version__,
         decoder_version=DECODER_VERSION,
-        hardware=gpu or f'{cpu_name()}, {os.cpu_count()} cores',
+        hardware=device_name() if is_gpu(get_device()) else f'{cpu_name()}, {os.cpu_count()} cores',
         instruction_set=instruction_set(),
         threads=torch.get_num_threads(),
         finished=datetime.now(timezone.utc).isoformat(timespec='seconds'))

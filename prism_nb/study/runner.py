@@ -23,7 +23,14 @@ from ..condensed import CondensedSet, SyntheticDataset
 from ..core.errors import PrismError, WriteError
 from ..core.files import file_lock
 from ..core.paths import data_dir
-from ..core.process import EXIT_SIGTERM, peak_memory_mb, reset_peak_memory
+from prism_nb.core.process import (
+    EXIT_SIGTERM,
+    GPUMemoryError,
+    peak_gpu_memory_mb,
+    peak_memory_mb,
+    release_gpu_memory,
+    reset_peak_memory,
+)
 from ..core.registry import METHODS
 from ..data.clips import Clips
 from ..evaluation import evaluate
@@ -34,7 +41,6 @@ from prism_nb.study.estimate import (
     check_memory,
     dataset_stats,
     estimate,
-    total_memory_bytes,
 )
 from .executor import Executor, LocalExecutor
 from .records import completed_record, provenance, read_record, write_record
@@ -112,7 +118,7 @@ def execute(
     return dict(
         run=asdict(run), method=run.method, seed=run.seed, scores=scores, **history, classes=clips.class_names,
         data=clips.content_hash, clips=counts, evaluate_seconds=time.perf_counter() - started,
-        peak_mb=peak_memory_mb(), **provenance(run.modules()))
+        peak_mb=peak_memory_mb(), peak_gpu_mb=peak_gpu_memory_mb(), **provenance(run.modules()))
 
 # %% ../../nbs/study/runner.ipynb #b68cbe87
 def execute_safely(run: Run, gpu_share: float = 1.) -> dict: # the record
@@ -121,11 +127,14 @@ def execute_safely(run: Run, gpu_share: float = 1.) -> dict: # the record
         record = execute(run, gpu_share)
     except WriteError:
         raise   # says nothing about the run
+    except GPUMemoryError as e:
+        record = failed_record(run, str(e), unexpected=True)
     except PrismError as e:
         record = failed_record(run, str(e))
     except Exception as e:
         reason = ' '.join(str(e).split())[:300]
         record = failed_record(run, f'{type(e).__name__}: {reason}', unexpected=True)
+    release_gpu_memory()
     write_record(run.record_path(), record)
     return record
 
@@ -186,7 +195,7 @@ def get_records(
     stats = dataset_stats(runs[0]) if executor.is_local else None
     if stats:   # before anything is decoded
         workers = executor.num_workers(len(runs))
-        check_memory(total_memory_bytes(runs, stats, workers), describe(runs, workers))
+        check_memory(runs, stats, workers, describe(runs, workers))
     with clips_cache():
         paths = [run.record_path(executor.device_type) for run in runs]
         missing = [run for path, run in dict(zip(paths, runs)).items() if completed_record(path) is None]
