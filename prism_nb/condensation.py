@@ -36,7 +36,7 @@ from .initialization import initial_videos
 from .insertion import Schedule
 from .networks import autocast_precision, build, reset_parameters
 from .parameterization import check_has_condensed_set
-from .recipe import Recipe
+from .recipe import LR_DECAYS, Recipe
 from .targets import Targets
 
 # %% ../nbs/12_condensation.ipynb #e8dee22a
@@ -83,6 +83,7 @@ class CondenserState:
         self.parameters = start_parameterization(self)
         self.start = self.first_videos()                   # (classes,T,3,H,W), dense
         self.optimizer = torch.optim.SGD(self.parameters.param_groups(recipe.lr), recipe.lr, recipe.momentum)
+        self.learning_rates = [group['lr'] for group in self.optimizer.param_groups]   # at the start
         self.seconds = time.perf_counter() - started       # spent on everything, the targets included
 
     def initial_videos(self) -> Tensor: # (N,T,3,H,W), on the device
@@ -218,6 +219,11 @@ class Condenser(CheckpointedState):
         self.targets.load(self.iteration)
         reset_parameters(self.network, self.rng('network'))
 
+    def set_learning_rates(self) -> None:
+        "Let the learning rates fall to what this iteration has."
+        share = LR_DECAYS[self.recipe.lr_decay](self.iteration/self.recipe.iterations)
+        for group, lr in zip(self.optimizer.param_groups, self.learning_rates): group['lr'] = lr*share
+
     def step(self) -> None:
         "Do one iteration: gradient of the dense videos, backpropagated to what is stored; a step of SGD; insertion."
         started = time.perf_counter()
@@ -227,6 +233,7 @@ class Condenser(CheckpointedState):
             losses, gradient = video_gradient(self, videos)
             check_divergence(self, losses)
             videos.backward(gradient)
+        self.set_learning_rates()
         self.optimizer.step()
         self.optimizer.zero_grad()
         if self.schedule.allows(self.iteration): self.insert_frames(gradient)

@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['PYTORCH_BYTES', 'NetworkCost', 'network_cost', 'DatasetStats', 'dataset_stats', 'condensation_flops',
-           'evaluation_flops', 'target_flops', 'condensation_bytes', 'training_bytes', 'peak_bytes', 'free_resources',
-           'total_memory_bytes', 'target_cache_bytes', 'runs_with_targets', 'Estimate', 'estimate', 'format_hours',
-           'smaller_setting', 'check_memory', 'check_fit', 'TooLongError', 'check_hours', 'run_within']
+           'evaluation_flops', 'target_flops', 'held_out_flops', 'exact_target_flops', 'condensation_bytes',
+           'training_bytes', 'peak_bytes', 'free_resources', 'total_memory_bytes', 'target_cache_bytes',
+           'runs_with_targets', 'Estimate', 'estimate', 'format_hours', 'smaller_setting', 'check_memory', 'check_fit',
+           'TooLongError', 'check_hours', 'run_within']
 
 # %% ../../nbs/study/estimate.ipynb #89db992a
 import math
@@ -27,6 +28,7 @@ from ..core.process import device_name, free_gpu_bytes, get_device, is_gpu
 from ..core.registry import INITIALIZATIONS, METHODS, NETWORKS, OBJECTIVES, PARAMETERIZATIONS
 from ..data.cache import cache_shape
 from ..data.clips import MAX_GPU_SHARE
+from .held_out import NUM_BATCHES, num_networks
 from .precision import Workload, expected_seconds_per_clip
 from .runs import Run, load_index
 
@@ -110,6 +112,24 @@ def target_flops(run: Run, stats: DatasetStats) -> float:
     passes = OBJECTIVES[recipe.objective].real_passes*recipe.iterations*clips
     return passes*stats.cost(recipe.network, recipe.width).flops
 
+# %% ../../nbs/study/estimate.ipynb #5b62167b
+def held_out_flops(run: Run, stats: DatasetStats) -> float:
+    "Count the FLOPs to measure the held-out loss of a run, without its exact targets."
+    recipe, points = run.recipe, run.config.held_out_points
+    if not points or not recipe.iterations: return 0.
+    objective = OBJECTIVES[recipe.objective]
+    passes = (points + 1)*objective.video_passes/2*stats.classes*recipe.vpc   # no backward pass
+    return num_networks(objective)*passes*stats.cost(recipe.network, recipe.width).flops
+
+# %% ../../nbs/study/estimate.ipynb #e534683c
+def exact_target_flops(run: Run, stats: DatasetStats) -> float:
+    "Count the FLOPs to compute the exact targets of a run's held-out networks, and the noise of a batch."
+    recipe = run.recipe
+    if not run.config.held_out_points or not recipe.iterations: return 0.
+    objective = OBJECTIVES[recipe.objective]
+    passes = objective.real_passes*(2*stats.train + NUM_BATCHES*recipe.batch_real*stats.classes)
+    return num_networks(objective)*passes*stats.cost(recipe.network, recipe.width).flops
+
 # %% ../../nbs/study/estimate.ipynb #b07e4f80
 def condensation_bytes(run: Run, stats: DatasetStats) -> float:
     "Memory of an iteration: a class's real clips, and the activations of the clips or videos embedded at once."
@@ -162,7 +182,10 @@ def target_cache_bytes(run: Run, stats: DatasetStats) -> float:
     return 4*recipe.iterations*stats.classes*stats.cost(recipe.network, recipe.width).feature_dim
 
 # %% ../../nbs/study/estimate.ipynb #d7363fcd
-def runs_with_targets(runs: list[Run]) -> list[Run]:
+def runs_with_targets(
+    runs: list[Run],
+    per_seed: bool = True   # False: targets that all seeds share, as the exact ones
+) -> list[Run]:
     "The runs that compute targets; the others find theirs in the cache."
     computing = {}
     for i, run in enumerate(sorted(runs, key=lambda run: run.recipe.iterations)):
@@ -170,7 +193,7 @@ def runs_with_targets(runs: list[Run]) -> list[Run]:
         objective = OBJECTIVES[recipe.objective]
         options = recipe.options_for(objective)
         shared = recipe.objective, options, recipe.batch_real, recipe.network, recipe.width, recipe.precision
-        computing[(run.seed, *shared) if objective.cache_targets else i] = run
+        computing[(run.seed*per_seed, *shared) if objective.cache_targets else i] = run
     return [*computing.values()]
 
 # %% ../../nbs/study/estimate.ipynb #1d9b86e3
@@ -196,8 +219,12 @@ def estimate(
     for run in with_targets:
         recipe, flops = run.recipe, target_flops(run, stats)
         if flops: seconds += flops*per_flop(recipe.network, recipe.width, recipe.precision)
+    for run in runs_with_targets(runs, per_seed=False):
+        flops = exact_target_flops(run, stats)
+        if flops: seconds += flops*per_flop(run.recipe.network, run.recipe.width)
     for run in runs:
-        recipe, training, flops = run.recipe, run.config.training, condensation_flops(run, stats)
+        recipe, training = run.recipe, run.config.training
+        flops = condensation_flops(run, stats) + held_out_flops(run, stats)
         if flops: seconds += flops*per_flop(recipe.network, recipe.width)
         seconds += evaluation_flops(run, stats)*per_flop(run.network, training.width, training.precision)
     disk = sum(stats.classes*run.recipe.vpc*stats.bytes_per_video for run in runs)

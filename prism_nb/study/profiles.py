@@ -32,6 +32,7 @@ class StudyConfig:
     num_seeds: int = 3                 # condensation seeds
     num_eval: int = 2                  # evaluated networks per condensed set
     num_snapshots: int = 0             # how often accuracy is measured during a condensation
+    held_out_points: int = 0           # how often the held-out loss is, and at the end; 0: never
     full_training: TrainConfig = TrainConfig(epochs=60, batch=32)  # of networks trained on all training clips
     split_ids: tuple[int, ...] = (1,)  # official splits; seed i has the i-th of them, cyclically
     lr_scales_with_vpc: bool = False   # rates are for one video per class, and are multiplied by their number
@@ -66,7 +67,7 @@ SMOKE_DEFAULTS = dict(iterations=6, batch_real=4, width=.125, feature_epochs=1)
 SMOKE = StudyConfig(
     '', *INPUT_8x48, SMOKE_DEFAULTS,
     method_overrides=dict(dm=dict(lr=20.), wang=wang_rates(10., 10., 6, 1e-4), prism=dict(lr=20.)),
-    training=TrainConfig(epochs=8, width=.125), num_seeds=2, num_eval=1,
+    training=TrainConfig(epochs=8, width=.125), num_seeds=2, num_eval=1, held_out_points=2,
     full_training=TrainConfig(epochs=2, batch=32, width=.125), rates_are_guesses=True)
 SMOKE_PROFILE = {'motionshapes': replace(SMOKE, dataset='motionshapes-smoke'), DEFAULT: SMOKE}
 
@@ -84,7 +85,7 @@ def motionshapes_quick(
 
 # %% ../../nbs/study/profiles.ipynb #82ecd772
 MOTIONSHAPES_QUICK = StudyConfig(
-    'motionshapes', *INPUT_8x48, full_training=TrainConfig(epochs=40, batch=32, width=.25),
+    'motionshapes', *INPUT_8x48, held_out_points=20, full_training=TrainConfig(epochs=40, batch=32, width=.25),
     **motionshapes_quick(1, 200, 100, dm=dict(lr=50.), wang=wang_rates(30., 30., 100, 1e-3), prism=dict(lr=30.)),
     per_vpc={
         4: motionshapes_quick(4, 200, 200, prism=dict(lr=120.)),

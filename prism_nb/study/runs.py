@@ -105,8 +105,10 @@ class Run:
     def condensed_id(self, device_type: str = '') -> str:
         "Hash of everything that decides the condensed set, and what is measured while it is condensed."
         watched = asdict(self.config.training) if self.config.num_snapshots else None
-        code = source_hash('prism_nb.condensation', 'prism_nb.evaluation', *self.recipe.modules())
-        return stable_hash(asdict(self.recipe), self.seed, self.eval_split, self.config.num_snapshots, watched,
+        points = self.config.held_out_points
+        measuring = ['prism_nb.study.held_out'] if points else []
+        code = source_hash('prism_nb.condensation', 'prism_nb.evaluation', *measuring, *self.recipe.modules())
+        return stable_hash(asdict(self.recipe), self.seed, self.eval_split, self.config.num_snapshots, points, watched,
                            self.clips().content_hash, platform_key(device_type), code)
 
     def run_id(self, device_type: str = '') -> str:
