@@ -214,7 +214,7 @@ def reference_accuracy(videos, labels, clips, seed, epochs, width):
 def accuracy_on_real_clips(clips, name, seed, epochs=100, width=0.25, vpc=1):
     """Train on some real clips per class, in the reference or in a precision, and test."""
     classes = range(len(clips.class_names))
-    chosen = np.concatenate([clips.train.indices_of_class(c)[seed * vpc : (seed + 1) * vpc] for c in classes])
+    chosen = np.concatenate([np.roll(clips.train.indices_of_class(c), -seed * vpc)[:vpc] for c in classes])
     videos, labels = clips.train.videos(chosen), torch.from_numpy(clips.train.labels[chosen])
     if name == "reference":
         return reference_accuracy(videos, labels, clips, seed, epochs, width)
