@@ -19,6 +19,7 @@ import numpy as np
 import pandas as pd
 import torch
 from av.video.reformatter import VideoReformatter
+from csv_files import replace_device, write_table
 from loops import (
     BATCH,
     Size,
@@ -33,7 +34,6 @@ from loops import (
     run_iteration,
 )
 from reference import ReferenceCondenser
-from tables import replace_device, write_table
 from timing import (
     CPU_SHAPES,
     ROUNDS,

@@ -28,8 +28,8 @@ sys.path[:0] = [str(HERE), str(ROOT)]   # the package need not be installed
 import psutil  # noqa: E402
 import torch  # noqa: E402
 import without_pyav  # noqa: E402, F401  before prism_nb
-from added import add_records  # noqa: E402
-from checks import (  # noqa: E402
+from gpu_added import add_records  # noqa: E402
+from gpu_checks import (  # noqa: E402
     check_determinism,
     check_resume,
     combinations,
@@ -37,7 +37,9 @@ from checks import (  # noqa: E402
     compare_iteration,
     environment,
 )
-from headline import compute_headline  # noqa: E402
+from gpu_clips import load_prepared, prepare  # noqa: E402
+from gpu_headline import compute_headline  # noqa: E402
+from gpu_session import Budget, Scale, Session, Skip, SmallScale, parse_budget  # noqa: E402
 from loops import (  # noqa: E402
     accuracy_on_real_clips,
     class_videos,
@@ -51,8 +53,6 @@ from loops import (  # noqa: E402
     random_clips,
     run_iteration,
 )
-from prepared import load_prepared, prepare  # noqa: E402
-from session import Budget, Scale, Session, Skip, SmallScale, parse_budget  # noqa: E402
 from timing import (  # noqa: E402
     GPU_SHAPES,
     Results,
@@ -353,6 +353,8 @@ def measure(arguments):
     settings = dict(PRISM_DEVICE=arguments.device, PRISM_PROGRESS="text")
     with tempfile.TemporaryDirectory() as data, environment(PRISM_DATA=data, **settings):
         compute_in_float32()
+        if on_gpu():
+            torch.set_num_threads(os.cpu_count())   # the plain loop stacks its clips on the host
         clips = load_prepared(arguments.clips) if arguments.clips else None
         scale = SmallScale if arguments.small else Scale
         session = Session(arguments.out, budget, scale, describe_device(), clips)

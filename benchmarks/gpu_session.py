@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pandas as pd
 import torch
+from csv_files import write_csv
 from loops import Size
-from tables import write_csv
 
 from prism_nb.core.errors import PrismError
 from prism_nb.core.files import write_json

@@ -4,7 +4,7 @@ import shutil
 from pathlib import Path
 
 import pandas as pd
-from tables import HERE, read_table, replace_device
+from csv_files import HERE, read_table, replace_device
 
 from prism_nb.core.errors import PrismError
 

@@ -4,7 +4,7 @@ from dataclasses import asdict, replace
 
 import pandas as pd
 import torch
-from session import Skip
+from gpu_session import Skip
 
 from prism_nb.condensation import Condenser
 from prism_nb.core.rng import stable_hash
