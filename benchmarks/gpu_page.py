@@ -46,11 +46,12 @@ def read_csv(name):
 def describe_device(device):
     """Say what was measured, and what was not."""
     parts = device["parts"]
-    codes = sorted({part["code"] for part in parts.values()})
+    codes, days = (", ".join(sorted({part[name] for part in parts.values()})) for name in ("code", "day"))
+    commit = (device["commit"][:10] or "not known") + (" with changes" if device["changed"] else "")
     text = (f"{device['name']}, {device['memory_gb']:.0f} GB, capability {device['capability']}, driver "
             f"{device['driver'] or 'not known'}; PyTorch {device['torch']}, CUDA {device['cuda']}, cuDNN "
-            f"{device['cudnn']}; {device['cpu']}, {device['cores']} cores; code {', '.join(codes)}, commit "
-            f"{device['commit'][:10] or 'not known'}{' with changes' if device['changed'] else ''}.")
+            f"{device['cudnn']}; {device['cpu']}, {device['cores']} cores; {days}; code {codes}, "
+            f"commit {commit}.")
     missing = [f"- {name}, {note['what']}: {note['state']}: {note['reason']}"
                for name, part in parts.items() for note in part["not_done"]]
     return "\n".join([text, "", *(["Not done:", "", *missing] if missing else ["Every part was done."])])

@@ -3,6 +3,7 @@ import gc
 import json
 import time
 from contextlib import suppress
+from datetime import datetime, timezone
 from pathlib import Path
 
 import pandas as pd
@@ -130,7 +131,7 @@ class Session:
         part(self)
         seconds = round(self.budget.elapsed() - started, 1)
         self.parts[name] = dict(seconds=seconds, not_done=self.notes, device=self.device["name"],
-                                code=self.device["code"])
+                                code=self.device["code"], day=datetime.now(timezone.utc).date().isoformat())
         self.write_device()
         self.say(f"took {seconds:.0f} s" + (f", {len(self.notes)} not done" if self.notes else ""))
 

@@ -366,6 +366,15 @@ def test_records_of_a_gpu_become_rows_and_a_section(script, cuda_records, copy):
     assert "| not measured |" not in section
 
 
+def test_rows_of_the_cpu_are_replaced_and_those_of_a_gpu_kept(script, cuda_records, copy):
+    assert script("--add", cuda_records)[0] == 0
+    rows = csv_files.read_table("results")
+    csv_files.replace_device("results", "cpu", [dict(name="new", device="cpu", dtype="float32", seconds_median=1.5)])
+    found = csv_files.read_table("results")
+    assert found.name.tolist() == ["new", *rows[rows.device == "cuda"].name]
+    assert [*found.columns] == ["name", "device", "dtype", "seconds_median", *rows.columns[4:]]
+
+
 def test_a_section_of_records_that_are_not_all_there(script, cuda_records, copy):
     for path in cuda_records.iterdir():
         if path.name != "device.json":
