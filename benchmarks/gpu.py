@@ -51,6 +51,7 @@ from loops import (  # noqa: E402
     measure_real_forward,
     pack_dense,
     random_clips,
+    reference_evaluator,
     run_iteration,
 )
 from timing import (  # noqa: E402
@@ -236,9 +237,23 @@ def accuracies_of(session, clips, vpc):
     return found
 
 
+def evaluation_seconds(session, clips, vpc):
+    """Estimate what the evaluations of all precisions take, each at most as long as that of the reference."""
+    scale = session.scale
+    chosen = [i for c in range(len(clips.class_names)) for i in clips.train.indices_of_class(c)[:vpc]]
+    labels = torch.from_numpy(clips.train.labels[chosen])
+    reference = reference_evaluator(clips.train.videos(chosen), labels, clips, scale.small.width)
+    calls = (reference.epoch, reference.test)
+    epoch, test = [[measure_seconds(call) for _ in range(PROBE_ROUNDS)][-1] for call in calls]
+    trainings, rounds = scale.accuracy_seeds, scale.rounds + 1
+    each = epoch * (trainings * scale.accuracy_epochs[vpc] + rounds) + test * (trainings + rounds)
+    return (1 + len(precisions())) * each
+
+
 def evaluation_of(session, results, vpc):
     """Measure an evaluation, and the accuracies after the same short training."""
     clips = evaluation_clips(session)
+    session.budget.need(evaluation_seconds(session, clips, vpc))
     accuracies = accuracies_of(session, clips, vpc)
     measure_evaluation(results, clips, vpc, session.scale.small.width, session.scale.rounds, accuracies)
 
@@ -251,7 +266,7 @@ def speed(session):
         "real forward": (20, lambda: measure_real_forward(results, scale.large, scale.rounds)),
         **{f"iterations {size.name}": (30, partial(iterations_of, session, results, size))
            for size in (scale.large, scale.small)},
-        **{f"evaluation at VPC {vpc}": (60, partial(evaluation_of, session, results, vpc)) for vpc in (1, 10)},
+        **{f"evaluation at VPC {vpc}": (10, partial(evaluation_of, session, results, vpc)) for vpc in (1, 10)},
     }
     for what, (seconds, call) in steps.items():
         session.attempt(what, seconds, call)
@@ -314,10 +329,16 @@ def memory(session):
 
 # Resume, and the headline
 
+def resume_seconds(session):
+    """Estimate what three processes take: their start, which is that of this one, and two condensations."""
+    determinism = session.read_json("determinism").get("prism", {})
+    return 3 * session.startup + 2 * session.scale.resume_iterations * determinism.get("seconds_per_iteration", 0.1)
+
+
 def resume(session):
     """Stop a condensation by SIGTERM and resume it."""
     call = partial(check_resume, session.scale.check, session.scale.resume_iterations)
-    if found := session.attempt("SIGTERM in the middle", 60, call):
+    if found := session.attempt("SIGTERM in the middle", resume_seconds(session), call):
         session.write_json("resume", found)
         session.say(f"resumed at iteration {found['resumed_at']}; "
                     + ("equal bits" if found["bits_equal"] else f"differs by {found['largest_difference']:.3g}"))

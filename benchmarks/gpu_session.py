@@ -7,6 +7,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 import pandas as pd
+import psutil
 import torch
 from csv_files import write_csv
 from loops import Size
@@ -88,14 +89,15 @@ class Session:
 
     def __init__(self, out, budget, scale, device, clips=None):
         self.out, self.budget, self.scale, self.device, self.clips = Path(out), budget, scale, device, clips
+        self.startup = time.time() - psutil.Process().create_time()   # seconds, of imports above all
         self.notes, self.part = [], ""
-        self.parts = self.previous_parts()
+        self.parts = self.read_json("device").get("parts", {})   # of earlier runs with this folder
 
-    def previous_parts(self):
-        """Read what became of the parts of earlier runs with this folder."""
+    def read_json(self, name):
+        """Read a record; {} if there is none that can be read."""
         try:
-            return json.loads((self.out / "device.json").read_text())["parts"]
-        except (OSError, ValueError, KeyError):
+            return json.loads((self.out / f"{name}.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
             return {}
 
     def say(self, text):
