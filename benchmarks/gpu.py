@@ -147,11 +147,11 @@ def tests(session):
 
 def agreement(session):
     """Compare an iteration of every objective and parameterization with the CPU, and insertions."""
-    size, rows = session.scale.check, []
-    clips = random_clips(4, 8, size.frames, 48)
+    size, rows = session.scale.agreement, []
+    clips = random_clips(size.classes, size.batch, size.frames, size.pixels)
     for objective, parameterization in combinations():
         for dtype in ("float64", "float32"):
-            call = partial(compare_iteration, clips, objective, parameterization, size.width, dtype)
+            call = partial(compare_iteration, clips, objective, parameterization, size, dtype)
             row = session.attempt(f"{objective}, {parameterization}, {dtype}", 15, call)
             rows += [row] if row else []
             session.write_csv("agreement", rows)

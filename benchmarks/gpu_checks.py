@@ -77,9 +77,9 @@ def combinations():
 class Iteration:
     """The first iteration of a condensation in a precision, on the device that computes."""
 
-    def __init__(self, clips, objective, parameterization, width, dtype):
-        settings = dict(objective=objective, parameterization=parameterization, width=width, batch_real=8,
-                        vpc=2, iterations=1, static_iterations=0)
+    def __init__(self, clips, objective, parameterization, size, dtype):
+        settings = dict(objective=objective, parameterization=parameterization, width=size.width,
+                        batch_real=size.batch, vpc=2, iterations=1, static_iterations=0)
         self.condenser = Condenser(clips, recipe_from(settings), 0)
         reset_parameters(self.condenser.network.to(dtype), self.condenser.rng("network"))
         self.stored = [p for group in self.condenser.parameters.param_groups(1.0) for p in group["params"]]
@@ -93,7 +93,8 @@ class Iteration:
         condenser, found = self.condenser, []
         for label in condenser.labels:
             address = condenser.clips.class_names[label]
-            real = sample_real_batch(condenser.clips, label, 8, condenser.rng("real batch", address))
+            batch, generator = condenser.recipe.batch_real, condenser.rng("real batch", address)
+            real = sample_real_batch(condenser.clips, label, batch, generator)
             found.append(condenser.targets.objective.target(condenser.network, real.to(self.dtype), label))
         return torch.stack(found)
 
@@ -116,9 +117,9 @@ def compute_iteration(device, arguments, targets=None):
         return own, *iteration.loss_and_gradient(own if targets is None else targets)
 
 
-def compare_iteration(clips, objective, parameterization, width, name):
+def compare_iteration(clips, objective, parameterization, size, name):
     """Compare an iteration with the CPU; loss and gradient are computed from the CPU's targets."""
-    arguments = clips, objective, parameterization, width, getattr(torch, name)
+    arguments = clips, objective, parameterization, size, getattr(torch, name)
     expected = compute_iteration("cpu", arguments)
     found = compute_iteration(get_device().type, arguments, expected[0])
     errors = dict(zip(("target", "loss", "gradient"), map(relative_error, found, expected)))

@@ -23,7 +23,7 @@ import gpu_checks  # noqa: E402
 import gpu_clips  # noqa: E402
 import gpu_page  # noqa: E402
 import page  # noqa: E402
-from gpu_session import Budget, Scale, Session, Skip, parse_budget  # noqa: E402
+from gpu_session import Budget, Scale, Session, Skip, SmallScale, parse_budget  # noqa: E402
 from loops import random_clips  # noqa: E402
 
 from prism_nb.core.errors import PrismError  # noqa: E402
@@ -177,10 +177,11 @@ def test_the_cpu_agrees_with_itself(records):
 
 def test_an_iteration_in_float64_is_computed_in_it_and_errors_are_seen():
     clips = random_clips(2, 8, 4, 48)
-    targets, losses, gradient = gpu_checks.compute_iteration("cpu", (clips, "dm", "key-frames", .125, torch.float64))
+    arguments = clips, "dm", "key-frames", SmallScale.agreement, torch.float64
+    targets, losses, gradient = gpu_checks.compute_iteration("cpu", arguments)
     assert gradient.dtype == torch.float64
     assert (losses > 0).all()
-    shifted = gpu_checks.compute_iteration("cpu", (clips, "dm", "key-frames", .125, torch.float64), targets + 1e-6)
+    shifted = gpu_checks.compute_iteration("cpu", arguments, targets + 1e-6)
     assert gpu_checks.relative_error(shifted[2], gradient) > gpu_checks.TOLERANCES["float64"]["gradient"]
 
 
