@@ -86,6 +86,13 @@ class SmallScale(Scale):
     recipe = dict(width=0.125, batch_real=2)
 
 
+def release_memory():
+    """Free what nothing refers to any more, on the GPU, too."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
 class Session:
     """The budget, the folder and the state of every part."""
 
@@ -114,12 +121,11 @@ class Session:
             return call()
         except Skip as reason:
             self.note("skipped", what, str(reason))
+            return None
         except Exception as error:   # whatever happens, the next step is done
             text = " ".join(f"{type(error).__name__}: {error}".split())
             self.note("failed", what, text[:500])
-        gc.collect()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        release_memory()   # now that the exception is gone, and with it the frames that it came from
         return None
 
     def note(self, state, what, reason):
@@ -133,6 +139,7 @@ class Session:
         started = self.budget.elapsed()
         self.say("begins")
         part(self)
+        release_memory()
         seconds = round(self.budget.elapsed() - started, 1)
         self.parts[name] = dict(seconds=seconds, not_done=self.notes, device=self.device["name"],
                                 code=self.device["code"], day=datetime.now(timezone.utc).date().isoformat())
