@@ -1,7 +1,9 @@
-# make study (TABLES=first: Table 1 alone) · make test · make test-long (also what takes minutes) · make check · make lab · make bench · make readme · make site · make test-site · make clean
+# make study (TABLES=first: Table 1 alone) · make test · make test-long (also what takes minutes) · make check · make lab · make bench · make gpu · make readme · make site · make test-site · make clean
 PYTHON ?= python3
 PROFILE ?= quick
 TABLES ?=
+BUDGET ?= 25m
+CLIPS ?=
 BIN := .venv/bin
 export OMP_NUM_THREADS ?= 1
 export PYRIGHT_PYTHON_IGNORE_WARNINGS = 1
@@ -35,6 +37,10 @@ bench: .venv/installed
 	$(BIN)/python benchmarks/bench.py
 	$(BIN)/python benchmarks/page.py
 
+# On a machine with a GPU; CLIPS=FILE: J-HMDB, as `benchmarks/gpu.py --prepare` writes it. Records: build/gpu.
+gpu: .venv/installed
+	$(BIN)/python benchmarks/gpu.py --budget $(BUDGET) --out build/gpu --clips "$(CLIPS)"
+
 readme: .venv/installed
 	$(BIN)/python docs/pages.py readme
 
@@ -63,4 +69,4 @@ test-site: site
 clean:
 	rm -rf .venv build *.egg-info data/motionshapes* data/cache data/checkpoints data/locks data/machine data/results reports/smoke
 
-.PHONY: study check test test-long lab hooks bench readme site test-site clean
+.PHONY: study check test test-long lab hooks bench gpu readme site test-site clean

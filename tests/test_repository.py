@@ -12,7 +12,7 @@ import tokenize
 import pytest
 from conftest import BIN, ROOT
 
-from prism_nb.report.front import readme_claims, readme_table
+from prism_nb.report.front import readme_claims, readme_gpu, readme_table
 
 sys.path.insert(0, str(ROOT / "docs"))
 import layout  # noqa: E402
@@ -78,6 +78,7 @@ def test_readme_is_the_front_page_with_the_numbers_of_the_committed_reports(tmp_
     hint = "git add reports, run the cells of nbs/index.ipynb, then: make readme"
     assert readme_table() in text, hint
     assert readme_claims() in text, hint
+    assert readme_gpu() in text, hint
 
 
 def test_links_of_the_readme_lead_somewhere():

@@ -6,10 +6,12 @@
 __all__ = ['CLAIMS_NOTE', 'FOREST_ALT', 'MOTION_NOTE', 'README_REPORTS', 'read_csv_or_empty', 'subtitle', 'available_tables',
            'collect_claims', 'claims_summary_html', 'motion_summary_html', 'table_summary_html', 'storage_html',
            'data_note', 'index_body', 'write_index', 'read_table1', 'chance_percent', 'readme_table', 'readme_claims',
-           'outcome_counts', 'main_methods_at_more_videos', 'PageResult', 'require_clone', 'run_page', 'run_study']
+           'outcome_counts', 'main_methods_at_more_videos', 'read_json_or_empty', 'gpu_measured', 'grid_hours',
+           'readme_gpu', 'PageResult', 'require_clone', 'run_page', 'run_study']
 
 # %% ../../nbs/report/front.ipynb #i060516e
 import html
+import json
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -49,7 +51,7 @@ from prism_nb.report.tables import (
     mean_sd_column,
     results_table,
 )
-from ..study.estimate import run_within
+from ..study.estimate import format_hours, run_within
 from ..study.statistics import FROM_PAPER
 
 # %% ../../nbs/report/front.ipynb #163c16cd
@@ -233,6 +235,38 @@ def main_methods_at_more_videos() -> list[str]: # one entry per number of videos
         methods = [f'{title} {top1} (the paper {printed:.1f})' for title, top1, printed in measured]
         entries.append(f'{vpc} videos per class: ' + ', '.join(methods))
     return entries
+
+# %% ../../nbs/report/front.ipynb #aa01bcb6
+def read_json_or_empty(path: Path) -> dict: # empty, if there is no such file
+    "Read a JSON file of records."
+    return json.loads(path.read_text(encoding='utf-8')) if path.exists() else {}
+
+def gpu_measured(
+    folder: Path   # of the records of `benchmarks/gpu.py`
+) -> str:          # a sentence
+    "Say which GPU was measured, when, and how the tests ended there."
+    device, tests = (read_json_or_empty(folder/f'{name}.json') for name in ('device', 'tests'))
+    if not device: return 'No GPU has been measured yet.'
+    days = ', '.join(sorted({part['day'] for part in device['parts'].values()}))
+    measured = f"Measured on {device['name']} with PyTorch {device['torch']}, {days}"
+    if not tests: return f'{measured}; the tests that need a GPU were not run.'
+    passed = tests['tests'] - tests['failures'] - tests['errors'] - tests['skipped']
+    return f"{measured}; {passed} of {tests['tests']} tests that need a GPU passed."
+
+# %% ../../nbs/report/front.ipynb #186c30c2
+def grid_hours(
+    folder: Path   # of a report with the page of the paper's grid
+) -> str:          # a sentence; '' without that page
+    "Say how long the paper's grid takes on one machine of each kind."
+    grid = read_csv_or_empty(folder/'grid.csv')
+    if grid.empty: return ''
+    one = grid[grid['how many'] == 1]
+    times = [f'{format_hours(hours)} on {machine}' for machine, hours in zip(one.machine, one['hours, cells whole'])]
+    return f"The paper's grid, Tables 1 to 5 with three seeds, takes about {'; '.join(times)}."
+
+def readme_gpu() -> str: # Markdown
+    "Write which GPU was measured, and what the paper's grid takes."
+    return f"{gpu_measured(repo_root()/'benchmarks'/'gpu')} {grid_hours(reports_dir()/'quick')}".strip()
 
 # %% ../../nbs/report/front.ipynb #ecfb9b64
 class PageResult(NamedTuple):
