@@ -16,7 +16,7 @@ import sys
 import tempfile
 import time
 import xml.etree.ElementTree as ElementTree
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -71,6 +71,7 @@ from prism_nb.core.source import source_hash  # noqa: E402
 from prism_nb.evaluation import TrainConfig, evaluate  # noqa: E402
 from prism_nb.recipe import make_recipe  # noqa: E402
 from prism_nb.study.estimate import DatasetStats, peak_bytes  # noqa: E402
+from prism_nb.study.precision import Workload, measure_choice  # noqa: E402
 from prism_nb.study.profiles import get_config  # noqa: E402
 from prism_nb.study.runs import Run  # noqa: E402
 
@@ -141,6 +142,18 @@ def tests(session):
     if found := session.attempt("pytest", 60, partial(run_tests, session)):
         session.write_json("tests", found)
         session.say(", ".join(f"{found[name]} {name}" for name in ("tests", "failures", "errors", "skipped")))
+
+
+# What `auto` chooses
+
+def precision(session):
+    """Let `auto` choose a precision for clips of both sizes: the speeds and the errors that it is chosen by."""
+    found = session.device.setdefault("auto_precision", {})
+    for size in (session.scale.large, session.scale.small):
+        workload = Workload("minic3d", size.frames, size.pixels, size.width)
+        if choice := session.attempt(size.name, 15, partial(measure_choice, workload)):
+            found[size.name] = asdict(choice)
+            session.say(f"{size.name}: {choice}")
 
 
 # The GPU compared with the CPU, and with itself
@@ -349,8 +362,8 @@ def headline(session):
     session.attempt("J-HMDB", 1, partial(compute_headline, session))
 
 
-PARTS = dict(tests=tests, agreement=agreement, determinism=determinism, speed=speed, memory=memory, resume=resume,
-             headline=headline)   # after the device, which every run describes
+PARTS = dict(tests=tests, precision=precision, agreement=agreement, determinism=determinism, speed=speed,
+             memory=memory, resume=resume, headline=headline)   # after the device, which every run describes
 
 
 # The command line

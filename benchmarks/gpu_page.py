@@ -52,6 +52,10 @@ def describe_device(device):
             f"{device['driver'] or 'not known'}; PyTorch {device['torch']}, CUDA {device['cuda']}, cuDNN "
             f"{device['cudnn']}; {device['cpu']}, {device['cores']} cores; {days}; code {codes}, "
             f"commit {commit}.")
+    chosen = [f"{choice['precision']} for clips of {size} ({choice['gain']:.1f} times as fast as float32, relative "
+              f"error {choice['error']:.1e})" for size, choice in device.get("auto_precision", {}).items()]
+    if chosen:
+        text += f" `auto` chooses {', and '.join(chosen)}."
     missing = [f"- {name}, {note['what']}: {note['state']}: {note['reason']}"
                for name, part in parts.items() for note in part["not_done"]]
     return "\n".join([text, "", *(["Not done:", "", *missing] if missing else ["Every part was done."])])

@@ -157,7 +157,9 @@ def test_every_record_is_there_and_says_on_what_it_was_measured(records):
     assert RECORDS <= {path.name for path in out.iterdir()} <= RECORDS | {"tests.json"}
     device = read_json(out / "device.json")
     assert device["device"] == "cpu"
-    assert [*device["parts"]] == sorted(["tests", "agreement", "determinism", "speed", "memory", "resume", "headline"])
+    assert [*device["parts"]] == sorted(
+        ["tests", "precision", "agreement", "determinism", "speed", "memory", "resume", "headline"])
+    assert {choice["precision"] for choice in device["auto_precision"].values()} <= {"float32", "bfloat16"}
     not_done = {name: part["not_done"] for name, part in device["parts"].items() if name != "tests"}
     assert not any(not_done.values()), not_done
     for name in device["parts"]:
