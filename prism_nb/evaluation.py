@@ -116,6 +116,7 @@ class Accuracy:
     top5: float             # the class is among the five highest scores
     per_class: list[float]  # top-1 of each class
     clips: int              # number of clips
+    confusion: list[list[int]]|None = None  # clips of each true class (row) by predicted class; None: not recorded
 
 # %% ../nbs/07_evaluation.ipynb #6079a3f4
 def accuracy(
@@ -123,11 +124,14 @@ def accuracy(
     labels: Tensor    # (n,)
 ) -> Accuracy:
     "Compute top-1, top-5 and per-class accuracy."
-    correct = logits.topk(min(5, logits.shape[1])).indices == labels[:, None]
+    classes = logits.shape[1]
+    ranked = logits.topk(min(5, classes)).indices
+    correct = ranked == labels[:, None]
     first = correct[:, 0].double()
-    per_class = [100*first[labels == label].mean().item() for label in range(logits.shape[1])]
+    per_class = [100*first[labels == label].mean().item() for label in range(classes)]
     top5 = 100*correct.any(1).double().mean().item()
-    return Accuracy(100*first.mean().item(), top5, per_class, len(labels))
+    confusion = (classes*labels + ranked[:, 0]).bincount(minlength=classes**2).view(classes, classes).tolist()
+    return Accuracy(100*first.mean().item(), top5, per_class, len(labels), confusion)
 
 # %% ../nbs/07_evaluation.ipynb #fbbffcae
 @torch.no_grad()
