@@ -4,16 +4,16 @@
 
 # %% auto #0
 __all__ = ['MAX_RESIDENT_BYTES', 'TrainConfig', 'train', 'fetch', 'shuffled_batches', 'train_epoch', 'Accuracy', 'accuracy',
-           'predict', 'check_comparable', 'evaluate']
+           'predict', 'retrieval_recall', 'check_comparable', 'evaluate', 'measure_retrieval']
 
 # %% ../nbs/07_evaluation.ipynb #f3e55d4f
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, normalize
 
 from .core.errors import PrismError, check_choice, check_min
 from .core.process import get_device
@@ -33,6 +33,7 @@ class TrainConfig:
     weight_decay: float = 5e-4 # of SGD
     width: float = 1.          # scales the network's channels
     precision: str = 'float32' # of forward and backward passes; weights are float32
+    retrieval: bool = False    # whether an evaluation also measures retrieval, which embeds all training clips
 
     def __post_init__(self):
         minima = dict(epochs=1, batch=1, lr=0., momentum=0., weight_decay=0., width=1/64)
@@ -117,6 +118,8 @@ class Accuracy:
     per_class: list[float]  # top-1 of each class
     clips: int              # number of clips
     confusion: list[list[int]]|None = None  # clips of each true class (row) by predicted class; None: not recorded
+    recall_at_1: float|None = None          # of retrieval, see `retrieval_recall`; None: not measured
+    recall_at_5: float|None = None
 
 # %% ../nbs/07_evaluation.ipynb #6079a3f4
 def accuracy(
@@ -151,6 +154,19 @@ def predict(
             outputs.append(forward(clips.batch(indices.tolist())).float().cpu())
     return torch.cat(outputs)
 
+# %% ../nbs/07_evaluation.ipynb #d1e2ae7f
+def retrieval_recall(
+    queries: Tensor,         # (n,D) features
+    query_labels: Tensor,    # (n,)
+    gallery: Tensor,         # (m,D) features
+    gallery_labels: Tensor,  # (m,)
+    k: int
+) -> float:                  # per cent
+    "Compute R@k: how many queries have a clip of their class among the k most similar ones of the gallery."
+    similarity = normalize(queries.double()) @ normalize(gallery.double()).T
+    nearest = similarity.topk(min(k, len(gallery))).indices
+    return 100*(gallery_labels[nearest] == query_labels[:, None]).any(1).double().mean().item()
+
 # %% ../nbs/07_evaluation.ipynb #6a015437
 def check_comparable(condensed, clips: Clips) -> None:
     "Raise `PrismError` if a condensed set and a data set differ in their classes, or in the shape of their videos."
@@ -172,4 +188,15 @@ def evaluate(
     check_comparable(condensed, clips)
     model, _ = train(condensed, network, seed, config)
     logits = predict(model, clips.test, precision=config.precision)
-    return accuracy(logits, torch.as_tensor(clips.test.labels))
+    found = accuracy(logits, torch.as_tensor(clips.test.labels))
+    return replace(found, **measure_retrieval(model, clips, config.precision)) if config.retrieval else found
+
+def measure_retrieval(
+    model: nn.Module,   # trained; one of `NETWORKS`
+    clips: Clips,
+    precision: str = 'float32'
+) -> dict[str, float]:  # recall_at_1, recall_at_5
+    "Compute the retrieval of a network: test clips are queries, training clips the gallery."
+    queries, gallery = (predict(model, part, embed=True, precision=precision) for part in (clips.test, clips.train))
+    labels = torch.as_tensor(clips.test.labels), torch.as_tensor(clips.train.labels)
+    return {f'recall_at_{k}': retrieval_recall(queries, labels[0], gallery, labels[1], k) for k in (1, 5)}

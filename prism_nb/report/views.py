@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['describe_rates', 'describe_setup', 'add_paper_values', 'comparison_row', 'training_history', 'convergence_table',
            'accuracy_by_class', 'key_frame_counts', 'plot_class', 'plot_flows', 'plot_sensitivity', 'plot_bars',
-           'plot_factors', 'plot_rates']
+           'plot_factors', 'retrieval_table', 'plot_rates']
 
 # %% ../../nbs/report/views.ipynb #d6c2cec8
 import math
@@ -23,7 +23,7 @@ from ..core.registry import METHODS, NETWORKS
 from ..data.clips import Clips
 from ..data.datasets import Factors, get_dataset
 from .figures import KEY_COLOUR, flow_legend, flow_to_rgb, frame_strip
-from .tables import format_interval
+from .tables import format_interval, format_mean_sd
 from ..study.factors import factor_chance
 from ..study.profiles import StudyConfig
 from ..study.statistics import final_loss_change, final_losses, find_method, paired_interval, summarize
@@ -240,6 +240,21 @@ def plot_factors(
            ylabel=f'{factors.within}, given {factors.group} [%]')
     ax.legend(frameon=False, fontsize=7, loc='upper left', bbox_to_anchor=(1, 1))
     return fig
+
+# %% ../../nbs/report/views.ipynb #42003ac8
+def retrieval_table(
+    rows: dict[str, list[dict]]  # records by row
+) -> pd.DataFrame:               # to show; empty if no record has it
+    "Show R@1 and R@5 of each row that has them, mean ± sd over its networks."
+    lines = []
+    for row, records in rows.items():
+        scores = [score for r in records for score in r['scores'] if score.get('recall_at_1') is not None]
+        if not scores: continue
+        values = pd.DataFrame(scores)
+        means, sds = values.mean(numeric_only=True).to_dict(), values.std(numeric_only=True).to_dict()
+        recall = {f'R@{k} [%]': format_mean_sd(means[f'recall_at_{k}'], sds[f'recall_at_{k}']) for k in (1, 5)}
+        lines.append({'Method': row, 'n': len(scores), **recall})
+    return pd.DataFrame(lines)
 
 # %% ../../nbs/report/views.ipynb #vws00022
 def plot_rates(
