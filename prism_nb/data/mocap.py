@@ -8,7 +8,7 @@ __all__ = ['CHANNELS', 'MARKERS', 'FOLLOWED', 'AZIMUTH', 'WIDTH', 'HEIGHT', 'FPS
            'read_channel', 'read_bvh', 'channel_values', 'joint_positions', 'project', 'draw_lights', 'find_recordings',
            'render_recording', 'render_all', 'render', 'read_videos']
 
-# %% ../../nbs/data/mocap.ipynb #00048b22
+# %% ../../nbs/data/mocap.ipynb #72b14364
 import math
 import os
 import re
@@ -30,11 +30,11 @@ from ..core.paths import data_dir
 from ..core.progress import progress_bar
 from ..core.registry import DATASETS
 from ..core.rng import stable_hash
-from .annotations import make_index
+from .annotations import describe_folder, make_index
 from .datasets import DatasetSpec
 from .video import write_video
 
-# %% ../../nbs/data/mocap.ipynb #b316a265
+# %% ../../nbs/data/mocap.ipynb #42eddf93
 @dataclass
 class Joint:
     "A joint of a skeleton."
@@ -50,7 +50,7 @@ class Recording:
     values: np.ndarray   # (T,channels) positions in the file's unit, rotations in degrees
     frame_time: float    # seconds
 
-# %% ../../nbs/data/mocap.ipynb #e118d12b
+# %% ../../nbs/data/mocap.ipynb #600fa6fd
 CHANNELS = [f'{axis}{kind}' for kind in ('position', 'rotation') for axis in 'XYZ']
 
 class Words:
@@ -87,7 +87,7 @@ class Words:
         if value < 0 or value != int(value): raise PrismError(f'{self.path}: {value:g} is where a count should be')
         return int(value)
 
-# %% ../../nbs/data/mocap.ipynb #8fbd2832
+# %% ../../nbs/data/mocap.ipynb #e342a05b
 def read_joint(
     words: Words,        # from the joint's name on
     joints: list[Joint], # receives the joint and all below it
@@ -112,7 +112,7 @@ def read_channel(words: Words) -> str:
     if name.lower() not in known: raise PrismError(f'{words.path}: {name[:30]!r} is not a channel')
     return known[name.lower()]
 
-# %% ../../nbs/data/mocap.ipynb #61c717da
+# %% ../../nbs/data/mocap.ipynb #161deaea
 def read_bvh(path: Path) -> Recording:
     "Read a BVH file; raise `PrismError` that names it if it is damaged."
     try:
@@ -133,7 +133,7 @@ def read_bvh(path: Path) -> Recording:
         raise PrismError(f'{path}: {len(values)} values are there for {frames} frames of {channels} channels')
     return Recording(joints, np.array(values).reshape(frames, channels), frame_time)
 
-# %% ../../nbs/data/mocap.ipynb #034a5496
+# %% ../../nbs/data/mocap.ipynb #bd04ba2a
 def channel_values(recording: Recording) -> list[dict[str, np.ndarray]]: # for each joint: channel → (T,)
     "Split the values of a recording by joint and channel, in the order of the file."
     columns = iter(recording.values.T)
@@ -159,7 +159,7 @@ def joint_positions(
         rotations.append(rotation)
     return positions
 
-# %% ../../nbs/data/mocap.ipynb #c752fd6a
+# %% ../../nbs/data/mocap.ipynb #3277df16
 MARKERS = ['Head'] + [f'{part}_{side}' for part in ('UpperArm', 'LowerArm', 'Hand', 'UpperLeg', 'LowerLeg', 'Foot')
                       for side in 'LR']
 FOLLOWED = 'Hips'                # the joint that the camera follows
@@ -184,7 +184,7 @@ def project(
     across = math.cos(AZIMUTH)*x - math.sin(AZIMUTH)*z
     return np.stack([WIDTH/2 + across/CENTIMETRES_PER_PIXEL, GROUND - y/CENTIMETRES_PER_PIXEL], -1)
 
-# %% ../../nbs/data/mocap.ipynb #17ef6fb1
+# %% ../../nbs/data/mocap.ipynb #1a915252
 SUBPIXEL_BITS = 4   # OpenCV takes positions as multiples of 1/16 pixel
 
 def draw_lights(
@@ -198,7 +198,7 @@ def draw_lights(
             cv2.circle(picture, (x, y), round(LIGHT_RADIUS*scale), (255, 255, 255), -1, cv2.LINE_AA, SUBPIXEL_BITS)
     return video
 
-# %% ../../nbs/data/mocap.ipynb #2c7623bc
+# %% ../../nbs/data/mocap.ipynb #83467b63
 FILE_NAME = re.compile(r'dataset-2_([a-z-]+)_([a-z]+)_(\d+)\.bvh')
 
 def find_recordings(
@@ -213,10 +213,10 @@ def find_recordings(
         if name in found: raise PrismError(f'{path}: there is another file of this name, {found[name]}')
         found[name] = path
     if not found:
-        raise PrismError(f'{root}: no file in it is named dataset-2_MOTION_STYLE_NUMBER.bvh; is data.zip unpacked?')
+        raise PrismError(f'files named dataset-2_MOTION_STYLE_NUMBER.bvh are missing; {describe_folder(root)}')
     return found
 
-# %% ../../nbs/data/mocap.ipynb #5e3438df
+# %% ../../nbs/data/mocap.ipynb #89214c23
 VERSION = 1   # raise it when the same recording would be drawn otherwise
 
 def render_recording(source: Path, video: Path) -> None:
@@ -224,7 +224,7 @@ def render_recording(source: Path, video: Path) -> None:
     recording = read_bvh(source)
     write_video(video, draw_lights(project(recording, source)), max(1, round(1/recording.frame_time)))
 
-# %% ../../nbs/data/mocap.ipynb #33121af8
+# %% ../../nbs/data/mocap.ipynb #bb315348
 def render_all(
     recordings: dict[str, Path], # video → BVH file
     folder: Path,                # of the data set; receives videos/, and mocap.json at the end
@@ -237,7 +237,7 @@ def render_all(
         for _ in pool.map(render_one, recordings): bar.update()
     write_json(folder/'mocap.json', dict(version=VERSION, videos=len(recordings)))
 
-# %% ../../nbs/data/mocap.ipynb #4f6e8c1a
+# %% ../../nbs/data/mocap.ipynb #4bcadf5e
 def render(
     root: Path,      # a copy of the data set, or a folder of videos that this function returned
     workers: int = 0 # threads; 0: as many as cores
@@ -257,7 +257,7 @@ def render(
         raise PrismError(f'cannot write {folder}: {e.strerror}') from None
     return folder
 
-# %% ../../nbs/data/mocap.ipynb #0560f8a9
+# %% ../../nbs/data/mocap.ipynb #8e3089c0
 def read_videos(
     root: Path,        # of `render`
     split_id: int = 1
