@@ -56,7 +56,8 @@ CHANNELS = [f'{axis}{kind}' for kind in ('position', 'rotation') for axis in 'XY
 class Words:
     "The words of a BVH file, one after the other; what does not fit is an error that names the file."
     def __init__(self, path: Path, text: str):
-        self.path, self.words, self.at = path, text.split(), 0
+        words = text.replace('{', ' { ').replace('}', ' } ').split()
+        self.path, self.words, self.at = path, words, 0
 
     def next(self) -> str:
         "Return the next word."
