@@ -9,10 +9,10 @@ __all__ = ['OPTION_ALIASES', 'PluginOption', 'app', 'data', 'EXIT_SIGPIPE', 'Pro
            'SHARDED_FLOPS', 'MethodOption', 'ParameterizationOption', 'ObjectiveOption', 'InitOption',
            'RecipeNetworkOption', 'PartOption', 'DtypeOption', 'ShardsOption', 'CondensedArgument', 'NetworkOption',
            'MethodsOption', 'FolderOption', 'DatasetsOption', 'TablesOption', 'TableMethodsOption', 'full_option_name',
-           'App', 'with_plugins', 'main', 'exit_with', 'safe_output', 'make_command', 'layouts', 'index_command',
-           'find_list', 'print_notes', 'check_layout', 'write_index', 'describe_index', 'print_files', 'verify_command',
-           'cache_command', 'open_cluster', 'make_run', 'confirm', 'check_vpc', 'check_resources', 'num_shards',
-           'print_choices', 'print_precision', 'load_if_same_run', 'condense_command', 'load_or_condense',
+           'App', 'with_plugins', 'main', 'exit_with', 'safe_output', 'generated', 'make_command', 'layouts',
+           'index_command', 'find_list', 'print_notes', 'check_layout', 'write_index', 'describe_index', 'print_files',
+           'verify_command', 'cache_command', 'open_cluster', 'make_run', 'confirm', 'check_vpc', 'check_resources',
+           'num_shards', 'print_choices', 'print_precision', 'load_if_same_run', 'condense_command', 'load_or_condense',
            'losses_path', 'write_history', 'print_warnings', 'load_condensed', 'evaluate_command', 'with_geometry',
            'show_command', 'export_command', 'split_names', 'split_methods', 'tune_command', 'compare_command',
            'print_rates', 'print_comparison', 'print_page_status', 'study_command']
@@ -182,12 +182,16 @@ ThreadsOption = Annotated[int, typer.Option('--workers', help='Threads that read
 WorkersOption = Annotated[int, typer.Option(help='Worker processes; 0: one per core.')]
 
 # %% ../nbs/13_cli.ipynb #924a6ec7
+def generated() -> list[str]:
+    "List the data sets that this project generates."
+    return [name for name, spec in DATASETS.items() if spec.generate]
+
 @data.command('make')
 def make_command(
-    name: Annotated[str, typer.Argument(help='Data set: motionshapes or motionshapes-smoke.')] = 'motionshapes'
+    name: Annotated[str, typer.Argument(help=f'Data set: {", ".join(generated())}.')] = 'motionshapes'
 ):
     "Generate a data set as video files in the data folder."
-    check_choice('name', name, [name for name, spec in DATASETS.items() if spec.generate])
+    check_choice('name', name, generated())
     print(datasets.resolve_root(name))
 
 # %% ../nbs/13_cli.ipynb #83446200
@@ -221,9 +225,10 @@ def index_command(
     elif given: raise PrismError(f'{[*given][0]} is given, but only a folder of your own takes one')
     name = name or layout
     dataset = datasets.folder_dataset(name, options) if options else datasets.get_dataset(name)
-    splits = {split_id: dataset.read_index(root, split_id) for split_id in dataset.official_counts}
+    folder = datasets.video_folder(dataset, root)
+    splits = {split_id: dataset.read_index(folder, split_id) for split_id in dataset.official_counts}
     datasets.check_name(name, options)
-    files, path = write_index(name, root.absolute(), splits, workers)
+    files, path = write_index(name, folder.absolute(), splits, workers)
     datasets.register_root(name, root, **options)   # before anything is printed, for a terminal may be gone
     for split_id, index in splits.items(): print(f'{name}, split {split_id}: {describe_index(index)}')
     print_files(name, files)

@@ -4,16 +4,16 @@
 
 # %% auto #0
 __all__ = ['MAX_RESIDENT_BYTES', 'TrainConfig', 'train', 'fetch', 'shuffled_batches', 'train_epoch', 'Accuracy', 'accuracy',
-           'predict', 'check_comparable', 'evaluate']
+           'predict', 'retrieval_recall', 'check_comparable', 'evaluate', 'measure_retrieval']
 
 # %% ../nbs/07_evaluation.ipynb #f3e55d4f
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, normalize
 
 from .core.errors import PrismError, check_choice, check_min
 from .core.process import explain_gpu_memory_error, get_device
@@ -33,6 +33,7 @@ class TrainConfig:
     weight_decay: float = 5e-4 # of SGD
     width: float = 1.          # scales the network's channels
     precision: str = 'float32' # of forward and backward passes; weights are float32
+    retrieval: bool = False    # whether an evaluation also measures retrieval, which embeds all training clips
 
     def __post_init__(self):
         minima = dict(epochs=1, batch=1, lr=0., momentum=0., weight_decay=0., width=1/64)
@@ -116,6 +117,9 @@ class Accuracy:
     top5: float             # the class is among the five highest scores
     per_class: list[float]  # top-1 of each class
     clips: int              # number of clips
+    confusion: list[list[int]]|None = None  # clips of each true class (row) by predicted class; None: not recorded
+    recall_at_1: float|None = None          # of retrieval, see `retrieval_recall`; None: not measured
+    recall_at_5: float|None = None
 
 # %% ../nbs/07_evaluation.ipynb #6079a3f4
 def accuracy(
@@ -123,11 +127,14 @@ def accuracy(
     labels: Tensor    # (n,)
 ) -> Accuracy:
     "Compute top-1, top-5 and per-class accuracy."
-    correct = logits.topk(min(5, logits.shape[1])).indices == labels[:, None]
+    classes = logits.shape[1]
+    ranked = logits.topk(min(5, classes)).indices
+    correct = ranked == labels[:, None]
     first = correct[:, 0].double()
-    per_class = [100*first[labels == label].mean().item() for label in range(logits.shape[1])]
+    per_class = [100*first[labels == label].mean().item() for label in range(classes)]
     top5 = 100*correct.any(1).double().mean().item()
-    return Accuracy(100*first.mean().item(), top5, per_class, len(labels))
+    confusion = (classes*labels + ranked[:, 0]).bincount(minlength=classes**2).view(classes, classes).tolist()
+    return Accuracy(100*first.mean().item(), top5, per_class, len(labels), confusion)
 
 # %% ../nbs/07_evaluation.ipynb #fbbffcae
 @torch.no_grad()
@@ -146,6 +153,19 @@ def predict(
         for indices in torch.arange(len(clips)).split(batch):
             outputs.append(forward(clips.batch(indices.tolist())).float().cpu())
     return torch.cat(outputs)
+
+# %% ../nbs/07_evaluation.ipynb #d1e2ae7f
+def retrieval_recall(
+    queries: Tensor,         # (n,D) features
+    query_labels: Tensor,    # (n,)
+    gallery: Tensor,         # (m,D) features
+    gallery_labels: Tensor,  # (m,)
+    k: int
+) -> float:                  # per cent
+    "Compute R@k: how many queries have a clip of their class among the k most similar ones of the gallery."
+    similarity = normalize(queries.double()) @ normalize(gallery.double()).T
+    nearest = similarity.topk(min(k, len(gallery))).indices
+    return 100*(gallery_labels[nearest] == query_labels[:, None]).any(1).double().mean().item()
 
 # %% ../nbs/07_evaluation.ipynb #6a015437
 def check_comparable(condensed, clips: Clips) -> None:
@@ -169,4 +189,15 @@ def evaluate(
     with explain_gpu_memory_error(f'evaluating {network}, seed {seed}'):
         model, _ = train(condensed, network, seed, config)
         logits = predict(model, clips.test, precision=config.precision)
-    return accuracy(logits, torch.as_tensor(clips.test.labels))
+        found = accuracy(logits, torch.as_tensor(clips.test.labels))
+        return replace(found, **measure_retrieval(model, clips, config.precision)) if config.retrieval else found
+
+def measure_retrieval(
+    model: nn.Module,   # trained; one of `NETWORKS`
+    clips: Clips,
+    precision: str = 'float32'
+) -> dict[str, float]:  # recall_at_1, recall_at_5
+    "Compute the retrieval of a network: test clips are queries, training clips the gallery."
+    queries, gallery = (predict(model, part, embed=True, precision=precision) for part in (clips.test, clips.train))
+    labels = torch.as_tensor(clips.test.labels), torch.as_tensor(clips.train.labels)
+    return {f'recall_at_{k}': retrieval_recall(queries, labels[0], gallery, labels[1], k) for k in (1, 5)}

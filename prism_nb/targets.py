@@ -29,11 +29,11 @@ def sample_real_batch(
     size: int,      # number of clips; all, if the class has fewer
     generator: torch.Generator
 ) -> Tensor:        # (n,T,3,H,W), normalised, on the device
-    "Draw real clips of one class, each from another video; half of them are flipped."
+    "Draw real clips of one class, each from another video; half of them are flipped, if the data set allows it."
     indices = clips.indices_of_class(label)
     indices = indices[torch.randperm(len(indices), generator=generator)[:size].numpy()]
     flip = torch.rand(len(indices), generator=generator) < .5
-    return clips.batch(indices, flip, sample_clip_index(clips, indices, generator))
+    return clips.batch(indices, flip if clips.flips else None, sample_clip_index(clips, indices, generator))
 
 # %% ../nbs/10_targets.ipynb #tgt00002
 def target_id(

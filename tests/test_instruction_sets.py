@@ -7,8 +7,9 @@ import av
 import pytest
 from conftest import ROOT, call
 
+from prism_nb.data import motionshapes_crossed
 from prism_nb.data.datasets import load
-from prism_nb.data.motionshapes import FINGERPRINT, VERSION, generate
+from prism_nb.data.motionshapes import FINGERPRINT, VERSION
 from prism_nb.study.profiles import get_config
 
 BASELINE = {   # what NumPy, OpenCV and the C library do not use
@@ -20,6 +21,7 @@ RESTRICTED = {   # FFmpeg's processor flags, and the environment
     "AVX2": (0x7D3DB, NO_AVX512),
     "SSE2": (0x101B, BASELINE),
     "plain C": (0, BASELINE)}
+FINGERPRINTS = {"motionshapes": FINGERPRINT, "motionshapes-crossed": motionshapes_crossed.FINGERPRINT}
 
 pytestmark = pytest.mark.skipif(not (Path(av.__file__).parent.parent / "av.libs").is_dir(),
                                 reason="PyAV has no FFmpeg of its own here")
@@ -51,13 +53,14 @@ def test_pixels_do_not_depend_on_instructions(name, unrestricted, tmp_path):
 def test_the_page_about_data_names_the_fingerprint():
     page = (ROOT / "data" / "README.md").read_text()
     assert f"Version {VERSION} of the data set" in page
-    assert f"\n    {FINGERPRINT}\n" in page
+    for fingerprint in FINGERPRINTS.values():
+        assert f"\n    {fingerprint}\n" in page
 
 
 @pytest.mark.slow
-def test_the_whole_data_set_has_its_fingerprint(tmp_path, monkeypatch):
+@pytest.mark.parametrize("name", FINGERPRINTS)
+def test_the_whole_data_set_has_its_fingerprint(name, tmp_path, monkeypatch):
     monkeypatch.setenv("PRISM_DATA", str(tmp_path))
-    config = get_config("quick", "motionshapes")
-    generate(tmp_path / "motionshapes")
-    clips = load("motionshapes", sampling=config.sampling, crop=config.crop)
-    assert clips.content_hash == FINGERPRINT
+    config = get_config("quick", name)
+    clips = load(name, sampling=config.sampling, crop=config.crop)
+    assert clips.content_hash == FINGERPRINTS[name]

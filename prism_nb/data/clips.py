@@ -55,6 +55,7 @@ class Clips:
     skipped: pd.DataFrame      # path, reason of files that could not be decoded
     content_hash: str          # of the decoded content
     geometry: dict = field(default_factory=dict)   # sampling and crop that decoded them, as JSON values; {}: not known
+    flips: bool = True         # False: a mirrored clip would be of another class
     gpu_share: float = 1.      # share of a GPU that this process may use
     resident: dict = field(default_factory=dict, repr=False)   # device → all pixels there; shared by all subsets
 
@@ -81,7 +82,7 @@ class Clips:
     def cache_key(self) -> list: # JSON values
         "Return what identifies these clips, for the name of a result."
         per_video = (self.offsets, self.num_clips, self.labels)
-        return [self.content_hash, *(column.tolist() for column in per_video), self.class_names]
+        return [self.content_hash, *(column.tolist() for column in per_video), self.class_names, self.flips]
 
     def videos(self, indices: Any = slice(None)) -> Tensor: # (n,T,3,H,W) float32, normalised, on the CPU
         "Load centre clips."

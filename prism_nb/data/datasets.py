@@ -4,14 +4,14 @@
 
 # %% auto #0
 __all__ = ['LICENCE_UCF', 'UCF_COUNTS', 'LICENCE_HMDB', 'LICENCE_JHMDB', 'JHMDB_COUNTS', 'LICENCE_KINETICS', 'LICENCE_SSV2',
-           'OLD_OPTIONS', 'DatasetSpec', 'root_file', 'register_root', 'check_name', 'registered_root', 'get_dataset',
-           'folder_dataset', 'resolve_root', 'load']
+           'OLD_OPTIONS', 'Factors', 'DatasetSpec', 'root_file', 'register_root', 'check_name', 'registered_root',
+           'get_dataset', 'folder_dataset', 'video_folder', 'resolve_root', 'load']
 
 # %% ../../nbs/data/datasets.ipynb #i0759165
 import json
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -28,6 +28,14 @@ from .folders import from_folder
 from .lists import from_lists
 from .video import ClipSampling, ResizeCrop
 
+# %% ../../nbs/data/datasets.ipynb #ae4925d4
+@dataclass(frozen=True)
+class Factors:
+    "How the classes of a data set fall into groups, where accuracy is the group times the class within its group."
+    group: str              # what a group is, for example the scene
+    within: str             # what distinguishes the classes of a group, for example the motion
+    groups: dict[str, str]  # class → its group
+
 # %% ../../nbs/data/datasets.ipynb #a3a715c0
 @dataclass(frozen=True)
 class DatasetSpec:
@@ -42,6 +50,9 @@ class DatasetSpec:
     sources_known: bool = True                       # False: each file counts as a source video of its own
     official_counts: dict = field(default_factory=lambda: {1: None}) # split → classes, training clips, test clips
     paper_name: str = 'miniUCF'                      # the paper's data set that reports compare it with
+    factors: Factors|None = None                     # into which an accuracy can be split
+    flips: bool = True                               # False: a mirrored clip would be of another class
+    render: Callable[[Path], Path]|None = None       # for data that are not videos: folder → a folder of videos
 
 # %% ../../nbs/data/datasets.ipynb #1daadf4e
 LICENCE_UCF = 'Clips of UCF101 (Soomro, Zamir and Shah 2012), taken from YouTube; for research.'
@@ -129,6 +140,14 @@ def folder_dataset(name: str, options: dict) -> DatasetSpec:
     read_index = from_lists if 'train_list' in options or 'test_list' in options else from_folder
     return DatasetSpec(name, partial(read_index, **options), licence, sources_known=bool(options.get('group_regex')))
 
+# %% ../../nbs/data/datasets.ipynb #9e25623d
+def video_folder(
+    dataset: DatasetSpec,
+    folder: Path   # of the data set
+) -> Path:         # the same, unless its files are not videos
+    "Find the folder of a data set's videos, which are rendered first if it is of another kind."
+    return dataset.render(folder) if dataset.render else folder
+
 # %% ../../nbs/data/datasets.ipynb #76d861c7
 def resolve_root(
     name: str,          # a data set
@@ -146,7 +165,7 @@ def resolve_root(
                          f'prism-nb data index {dataset.parent or name} --root FOLDER')
     folder = user_path(root)
     if not folder.is_dir(): raise PrismError(f'{folder}: no such folder; it should contain {name}')
-    return folder.absolute()   # FFmpeg takes `10:20 run/0.mp4` for a protocol
+    return video_folder(dataset, folder.absolute())   # FFmpeg takes `10:20 run/0.mp4` for a protocol
 
 # %% ../../nbs/data/datasets.ipynb #c623f510
 def load(
@@ -158,5 +177,6 @@ def load(
     workers: int = 0     # threads that decode
 ) -> Clips:
     "Load the decoded clips of a data set; decode them if they are not cached."
-    folder = resolve_root(name, root)
-    return load_or_build(get_dataset(name).read_index(folder, split_id), folder, sampling, crop, workers=workers)
+    folder, dataset = resolve_root(name, root), get_dataset(name)
+    clips = load_or_build(dataset.read_index(folder, split_id), folder, sampling, crop, workers=workers)
+    return replace(clips, flips=dataset.flips)

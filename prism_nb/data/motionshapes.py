@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['VERSION', 'FINGERPRINT', 'FRAMES', 'FPS', 'WIDTH', 'HEIGHT', 'SCENES', 'CLASSES', 'DISTANCES', 'MOTIONS',
-           'MAX_OFFSET', 'AXIS', 'Y', 'X', 'PRESETS', 'LICENCE_GENERATED', 'numpy_rng', 'constant_distance', 'traverse',
-           'accelerate', 'oscillate', 'no_turn', 'reverse_direction', 'jump', 'rotate', 'swing', 'direction',
-           'trajectory', 'signed_distance', 'mask', 'texture', 'hue_offset', 'background', 'rms_deviation',
-           'ground_truth', 'render_clip', 'list_clips', 'write_clip', 'write_split_lists', 'write_dataset',
-           'is_complete', 'replace_dataset', 'generate']
+           'MAX_OFFSET', 'AXIS', 'Y', 'X', 'MOTIONSHAPES', 'PRESETS', 'LICENCE_GENERATED', 'FACTORS', 'numpy_rng',
+           'constant_distance', 'traverse', 'accelerate', 'oscillate', 'no_turn', 'reverse_direction', 'jump', 'rotate',
+           'swing', 'direction', 'trajectory', 'signed_distance', 'mask', 'texture', 'hue_offset', 'background',
+           'rms_deviation', 'Variant', 'content_of_class', 'ground_truth', 'render_clip', 'list_clips', 'write_clip',
+           'write_split_lists', 'write_dataset', 'is_complete', 'replace_dataset', 'generate']
 
 # %% ../../nbs/data/motionshapes.ipynb #c17b5e02
 import json
@@ -18,6 +18,7 @@ import os
 import tempfile
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -31,7 +32,7 @@ from ..core.progress import progress_bar
 from ..core.registry import DATASETS
 from ..core.rng import seeded_generator
 from .annotations import ucf101
-from .datasets import DatasetSpec
+from .datasets import DatasetSpec, Factors
 from .video import write_video
 
 # %% ../../nbs/data/motionshapes.ipynb #9e18e792
@@ -253,21 +254,40 @@ def rms_deviation(
     uniform = np.linspace(positions[0], positions[-1], len(positions))
     return float(((positions - uniform)**2).sum(1).mean()**.5)
 
+# %% ../../nbs/data/motionshapes.ipynb #be0c0031
+@dataclass(frozen=True)
+class Variant:
+    "A data set of moving shapes: its classes, and what their clips show."
+    title: str
+    version: int|str                              # raise it when the same arguments would write other pixels
+    classes: list[str]                            # sorted
+    content: Callable[[str, int], tuple[str, str]] # (class, group) → shape of the scene, motion
+    trajectory: Callable[..., tuple[np.ndarray, np.ndarray, dict]] # (class, seed, group, clip) → as `trajectory`
+    radius: tuple[float, float]                   # of the shape, smallest and largest, pixels
+
+# %% ../../nbs/data/motionshapes.ipynb #6336858a
+def content_of_class(name: str, group: int) -> tuple[str, str]: # shape of the scene, motion
+    "Look up what a class of MotionShapes shows; it is the same in every group."
+    return CLASSES[name]
+
+MOTIONSHAPES = Variant('MotionShapes', VERSION, list(CLASSES), content_of_class, trajectory, radius=(11, 13))
+
 # %% ../../nbs/data/motionshapes.ipynb #e831f508
 def ground_truth(
     name: str,   # class
     seed: int,
     group: int,  # source video
-    clip: int
+    clip: int,
+    variant: Variant = MOTIONSHAPES
 ) -> dict:       # serialisable as JSON
     "Describe what a clip shows, frame by frame."
-    shape, motion = CLASSES[name]
-    positions, changes, parameters = trajectory(name, seed, group, clip)
+    shape, motion = variant.content(name, group)
+    positions, changes, parameters = variant.trajectory(name, seed, group, clip)
     rng = numpy_rng(name, seed, group, clip, 'shape')
     complexity = {'declared': MOTIONS[motion][1], 'deviation': round(rms_deviation(positions), 3)}
     return {'class': name, 'scene': shape, 'background': SCENES[shape][0], 'motion': motion,
             'seed': seed, 'group': group, 'clip': clip, 'width': WIDTH, 'height': HEIGHT, 'fps': FPS,
-            'radius': rng.uniform(11, 13), 'tilt': rng.uniform(0, 2*math.pi), **parameters,
+            'radius': rng.uniform(*variant.radius), 'tilt': rng.uniform(0, 2*math.pi), **parameters,
             'positions': positions.round(3).tolist(), 'changes': changes.tolist(), 'complexity': complexity}
 
 # %% ../../nbs/data/motionshapes.ipynb #757e8215
@@ -290,11 +310,12 @@ PRESETS = {'motionshapes': dict(groups=20, clips_per_group=4),
 
 def list_clips(
     groups: int,          # source videos per class
-    clips_per_group: int  # clips of each
+    clips_per_group: int, # clips of each
+    variant: Variant = MOTIONSHAPES
 ) -> list[tuple]:         # (class, group, clip, file under videos/)
     "List all clips of a data set of this size."
     clips = []
-    for name in CLASSES:
+    for name in variant.classes:
         for group in range(1, groups + 1):
             for clip in range(1, clips_per_group + 1):
                 suffix = 'mp4' if ((group - 1)*clips_per_group + clip) % 5 else 'avi'
@@ -305,11 +326,12 @@ def list_clips(
 def write_clip(
     folder: Path,  # of the data set
     seed: int,
-    entry: tuple   # of `list_clips`
+    entry: tuple,  # of `list_clips`
+    variant: Variant = MOTIONSHAPES
 ) -> None:
     "Write one clip and, next to it, its ground truth."
     name, group, clip, file = entry
-    facts = ground_truth(name, seed, group, clip)
+    facts = ground_truth(name, seed, group, clip, variant)
     path = Path(folder)/'videos'/file
     write_video(path, render_clip(facts), FPS)
     write_json(path.with_suffix('.json'), facts)
@@ -321,7 +343,7 @@ def write_split_lists(
     test_groups: int       # number of groups in the test split
 ) -> None:
     "Write UCF101's three lists: class numbers, training clips, test clips."
-    number = {name: i for i, name in enumerate(CLASSES, 1)}
+    number = {name: i for i, name in enumerate(sorted({name for name, *_ in entries}), 1)}
     train = [f'{file} {number[name]}' for name, group, _, file in entries if group > test_groups]
     test = [file for _, group, _, file in entries if group <= test_groups]
     lists = {'classInd': [f'{i} {name}' for name, i in number.items()], 'trainlist01': train, 'testlist01': test}
@@ -332,12 +354,13 @@ def write_split_lists(
 def write_dataset(
     folder: Path,       # empty
     description: dict,  # groups, clips_per_group, seed
-    workers: int        # processes; 1: this one
+    workers: int,       # processes; 1: this one
+    variant: Variant = MOTIONSHAPES
 ) -> None:
     "Write all files of a data set, the description last."
-    entries = list_clips(description['groups'], description['clips_per_group'])
-    write = partial(write_clip, folder, description['seed'])
-    bar = partial(progress_bar, desc='MotionShapes', total=len(entries), unit='clip')
+    entries = list_clips(description['groups'], description['clips_per_group'], variant)
+    write = partial(write_clip, folder, description['seed'], variant=variant)
+    bar = partial(progress_bar, desc=variant.title, total=len(entries), unit='clip')
     if workers == 1:
         for entry in bar(entries): write(entry)
     else:
@@ -349,22 +372,23 @@ def write_dataset(
 # %% ../../nbs/data/motionshapes.ipynb #93a8aefe
 def is_complete(
     root: Path,        # folder of a data set, or any other path
-    description: dict  # what it should be
+    description: dict, # what it should be
+    variant: Variant = MOTIONSHAPES
 ) -> bool:
     "Check that `root` has the data set of this description, with all its videos."
     try: found = json.loads((root/'motionshapes.json').read_text())
     except (OSError, ValueError): return False
-    entries = list_clips(description['groups'], description['clips_per_group'])
+    entries = list_clips(description['groups'], description['clips_per_group'], variant)
     return found == description and all((root/'videos'/file).is_file() for *_, file in entries)
 
 # %% ../../nbs/data/motionshapes.ipynb #8d472054
-def replace_dataset(root: Path, description: dict, workers: int) -> None:
+def replace_dataset(root: Path, description: dict, workers: int, variant: Variant = MOTIONSHAPES) -> None:
     "Write a data set into a temporary folder, then move it to `root`."
     root.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=root.parent, prefix=f'.{root.name}-', ignore_cleanup_errors=True) as temporary:
         new, old = Path(temporary)/'new', Path(temporary)/'old'
-        write_dataset(new, description, workers)
-        if is_complete(root, description): return   # another process was faster
+        write_dataset(new, description, workers, variant)
+        if is_complete(root, description, variant): return   # another process was faster
         if root.exists(): root.rename(old)
         new.rename(root)
 
@@ -374,30 +398,32 @@ def generate(
     groups: int = 20,          # source videos per class; a quarter of them is for testing
     clips_per_group: int = 4,  # clips of each
     seed: int = 0,             # of all random draws
-    workers: int = 0           # processes; 0: one per core, 1: this one
+    workers: int = 0,          # processes; 0: one per core, 1: this one
+    variant: Variant = MOTIONSHAPES
 ) -> Path:                     # `root`
-    "Write MotionShapes, unless it is there."
+    "Write MotionShapes, or a variant of it, unless it is there."
     check_min('groups', groups, 4)
     check_min('clips_per_group', clips_per_group, 1)
     check_min('seed', seed, 0)
     check_min('workers', workers, 0)
     root = Path(root)
-    description = dict(version=VERSION, groups=groups, clips_per_group=clips_per_group, seed=seed)
-    if is_complete(root, description): return root
+    description = dict(version=variant.version, groups=groups, clips_per_group=clips_per_group, seed=seed)
+    if is_complete(root, description, variant): return root
     if root.exists() and not (root/'motionshapes.json').is_file() and (root.is_file() or any(root.iterdir())):
         raise PrismError(f'{root} exists and is not MotionShapes; it is left as it is')
     try:
-        replace_dataset(root, description, workers or os.cpu_count() or 1)
+        replace_dataset(root, description, workers or os.cpu_count() or 1, variant)
     except OSError as e:
         raise PrismError(f'cannot write {root}: {e.strerror}') from None
     return root
 
 # %% ../../nbs/data/motionshapes.ipynb #msh00001
 LICENCE_GENERATED = 'Generated by this project; no rights reserved.'
+FACTORS = Factors('scene', 'motion', {name: shape for name, (shape, _) in CLASSES.items()})
 
 DATASETS.register('motionshapes', DatasetSpec(
     'MotionShapes', ucf101, LICENCE_GENERATED, generate=partial(generate, **PRESETS['motionshapes']),
-    official_counts={1: (10, 600, 200)}))
+    official_counts={1: (10, 600, 200)}, factors=FACTORS))
 DATASETS.register('motionshapes-smoke', DatasetSpec(
     'MotionShapes, a small part', ucf101, LICENCE_GENERATED,
-    generate=partial(generate, **PRESETS['motionshapes-smoke'])))
+    generate=partial(generate, **PRESETS['motionshapes-smoke']), factors=FACTORS))

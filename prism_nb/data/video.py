@@ -43,12 +43,13 @@ ENCODERS = {   # suffix → codec, its options
     '.mp4': ('libx264', {'qp': '23', 'preset': 'superfast', 'x264-params': 'asm=0'}),   # CRF needs floating point
     '.avi': ('mpeg4', {'bf': '2', 'qscale': '3', 'flags': '+qscale+bitexact', 'dct': 'int'}),
     '.webm': ('libvpx-vp9', {'crf': '20', 'deadline': 'realtime', 'cpu-used': '8'}),
+    '.mkv': ('ffv1', {}),
 }
 EXACT = Interpolation.BILINEAR | Interpolation.ACCURATE_RND | Interpolation.BITEXACT   # how colours are converted
 
 # %% ../../nbs/data/video.ipynb #2102edbf
 def write_video(
-    path: str|Path,       # .mp4 (H.264), .avi (MPEG-4 with B-frames) or .webm (VP9)
+    path: str|Path,       # .mp4 (H.264), .avi (MPEG-4 with B-frames), .webm (VP9) or .mkv (FFV1, lossless)
     frames: np.ndarray,   # (T,H,W,3) uint8, RGB; H and W even
     fps: int = 25         # frames per second
 ) -> None:

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['describe_rates', 'describe_setup', 'add_paper_values', 'comparison_row', 'training_history', 'convergence_table',
            'accuracy_by_class', 'key_frame_counts', 'plot_class', 'plot_flows', 'plot_sensitivity', 'plot_bars',
-           'plot_rates']
+           'plot_factors', 'retrieval_table', 'plot_rates']
 
 # %% ../../nbs/report/views.ipynb #d6c2cec8
 import math
@@ -21,9 +21,10 @@ from torch import Tensor
 from ..condensed import SyntheticDataset
 from ..core.registry import METHODS, NETWORKS
 from ..data.clips import Clips
-from ..data.datasets import get_dataset
+from ..data.datasets import Factors, get_dataset
 from .figures import KEY_COLOUR, flow_legend, flow_to_rgb, frame_strip
-from .tables import format_interval
+from .tables import format_interval, format_mean_sd
+from ..study.factors import factor_chance
 from ..study.profiles import StudyConfig
 from ..study.statistics import final_loss_change, final_losses, find_method, paired_interval, summarize
 
@@ -217,6 +218,43 @@ def plot_bars(
     ax.set(xticks=range(len(groups)), xticklabels=groups, ylabel='top-1 [%]')
     ax.legend(frameon=False, fontsize=8)
     return fig
+
+# %% ../../nbs/report/views.ipynb #2009b0de
+def plot_factors(
+    table: pd.DataFrame,    # with the columns of `factors.add_factors`
+    factors: Factors,
+    class_names: list[str]
+) -> Figure:
+    "Draw the accuracy of each row as its two factors; dotted lines are chance."
+    chance = factor_chance(class_names, factors)
+    fig, ax = plt.subplots(figsize=(6, 3.2), layout='constrained')
+    group = np.linspace(1, 100, 100)
+    for accuracy in (20, 40, 60, 80): ax.plot(group, 100*accuracy/group, color='.85', lw=1, zorder=0)
+    ax.axvline(chance['group'], color='k', ls=':', lw=1)
+    ax.axhline(chance['within'], color='k', ls=':', lw=1)
+    shown = cast(pd.DataFrame, table[table.group_mean.notna()])
+    for i, row in enumerate(shown.to_dict('records')):
+        ax.errorbar(row['group_mean'], row['within_mean'], row['within_sd'], row['group_sd'], fmt='osD^v'[i % 5],
+                    ms=5, color=find_method(row['method']).colour, capsize=2, label=row['row'])
+    ax.set(xlim=(0, 103), ylim=(0, 103), xlabel=f'{factors.group} right [%]',
+           ylabel=f'{factors.within}, given {factors.group} [%]')
+    ax.legend(frameon=False, fontsize=7, loc='upper left', bbox_to_anchor=(1, 1))
+    return fig
+
+# %% ../../nbs/report/views.ipynb #42003ac8
+def retrieval_table(
+    rows: dict[str, list[dict]]  # records by row
+) -> pd.DataFrame:               # to show; empty if no record has it
+    "Show R@1 and R@5 of each row that has them, mean ± sd over its networks."
+    lines = []
+    for row, records in rows.items():
+        scores = [score for r in records for score in r['scores'] if score.get('recall_at_1') is not None]
+        if not scores: continue
+        values = pd.DataFrame(scores)
+        means, sds = values.mean(numeric_only=True).to_dict(), values.std(numeric_only=True).to_dict()
+        recall = {f'R@{k} [%]': format_mean_sd(means[f'recall_at_{k}'], sds[f'recall_at_{k}']) for k in (1, 5)}
+        lines.append({'Method': row, 'n': len(scores), **recall})
+    return pd.DataFrame(lines)
 
 # %% ../../nbs/report/views.ipynb #vws00022
 def plot_rates(

@@ -69,7 +69,8 @@ SMOKE = StudyConfig(
     method_overrides=dict(dm=dict(lr=20.), wang=wang_rates(10., 10., 6, 1e-4), prism=dict(lr=20.)),
     training=TrainConfig(epochs=8, width=.125), num_seeds=2, num_eval=1, held_out_points=2,
     full_training=TrainConfig(epochs=2, batch=32, width=.125), rates_are_guesses=True)
-SMOKE_PROFILE = {'motionshapes': replace(SMOKE, dataset='motionshapes-smoke'), DEFAULT: SMOKE}
+SMOKE_PROFILE = {'motionshapes': replace(SMOKE, dataset='motionshapes-smoke'), DEFAULT: SMOKE,
+                 'motionshapes-crossed': replace(SMOKE, dataset='motionshapes-crossed-smoke')}
 
 # %% ../../nbs/study/profiles.ipynb #a0e59e27
 def motionshapes_quick(
@@ -106,7 +107,10 @@ OWN_QUICK = replace(
     training=replace(REAL_QUICK.training, width=.5), full_training=replace(REAL_QUICK.full_training, width=.5),
     rates_are_guesses=True)
 QUICK_PROFILE = {'motionshapes': MOTIONSHAPES_QUICK, DEFAULT: OWN_QUICK,
-                 'jhmdb': replace(REAL_QUICK, dataset='jhmdb', split_ids=(1, 2, 3))}
+                 'motionshapes-crossed': replace(MOTIONSHAPES_QUICK, dataset='motionshapes-crossed',
+                                                 rates_are_guesses=True),
+                 'jhmdb': replace(REAL_QUICK, dataset='jhmdb', split_ids=(1, 2, 3),
+                                  training=replace(REAL_QUICK.training, retrieval=True))}
 
 # %% ../../nbs/study/profiles.ipynb #719d2a65
 WANG_RATES = {   # videos per class → settings
@@ -124,14 +128,14 @@ def table_a(
         return dict(
             recipe_defaults=dict(iterations=5000, batch_real=(batch_real or {}).get(vpc, 64)),
             method_overrides=dict(dm=dict(lr=30.), wang=WANG_RATES[vpc], prism=dict(lr=rates[vpc])),
-            training=TrainConfig())
+            training=TrainConfig(retrieval=True))
     return dict(at(1), per_vpc={vpc: at(vpc) for vpc in rates if vpc > 1})
 
 # %% ../../nbs/study/profiles.ipynb #638cedd5
 UCF_RATES = table_a({1: 1., 5: 25., 10: 50.})   # printed for miniUCF
 HMDB51_RATES = table_a({1: .7, 5: 25., 10: 75.})
 REAL_PAPER = replace(   # the rates are those of the quick profile
-    REAL_QUICK, recipe_defaults=dict(iterations=5000), training=TrainConfig(),
+    REAL_QUICK, recipe_defaults=dict(iterations=5000), training=TrainConfig(retrieval=True),
     method_overrides=REAL_QUICK.method_overrides | dict(wang=wang_rates(3., 2., 5000)),
     full_training=TrainConfig(epochs=60, batch=32))
 PAPER_PROFILE = {
