@@ -50,7 +50,7 @@ from prism_nb.report.tables import (
     results_table,
 )
 from ..study.estimate import run_within
-from ..study.statistics import FROM_PAPER
+from ..study.verdicts import FROM_PAPER
 
 # %% ../../nbs/report/front.ipynb #163c16cd
 def read_csv_or_empty(path: Path) -> pd.DataFrame: # empty, if there is no such file
@@ -80,9 +80,10 @@ def collect_claims(folder: Path) -> pd.DataFrame: # columns `CLAIM_COLUMNS`, and
 
 # %% ../../nbs/report/front.ipynb #ba67c585
 CLAIMS_NOTE = '''Measured with this profile on its own data: paired over condensation seeds, with 95 % intervals, one in
-twenty of which misses by chance. A claim about a method whose loss was still falling gets no verdict. A verdict can
-depend on how long networks are trained on a condensed set: that length was chosen by what real clips need, and Beyond
-the tables evaluates the same sets at other lengths.'''
+twenty of which misses by chance; the verdict is that of p values which are adjusted for the number of claims of a
+table. A claim about a method that has not converged gets no verdict. Only on the paper's own data sets can its claims
+be confirmed or contradicted. A verdict can depend on how long networks are trained on a condensed set: that length was
+chosen by what real clips need, and Beyond the tables evaluates the same sets at other lengths.'''
 FOREST_ALT = "each claim as a difference with its 95 % interval, next to the paper's; the table below has the numbers"
 
 def claims_summary_html(claims: pd.DataFrame) -> str: # HTML

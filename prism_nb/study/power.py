@@ -20,7 +20,7 @@ POWER, LEVEL = .8, .05
 def paired_power(
     effect: float,     # difference, in standard deviations of the paired differences
     seeds: int,        # pairs
-    rows: int = 2,     # over which the standard deviation is pooled
+    rows: float = 2,   # over which the standard deviation is pooled
     claims: int = 1    # tested at a time
 ) -> float:
     "Compute the probability that a two-sided paired t test finds a difference, and its sign."
@@ -34,7 +34,7 @@ LARGEST_EFFECT = 100.   # in standard deviations
 def detectable_difference(
     sd: float,         # of the paired differences
     seeds: int,        # pairs
-    rows: int = 2,     # as in `paired_power`
+    rows: float = 2,   # as in `paired_power`
     claims: int = 1    # as in `paired_power`
 ) -> float:            # in the unit of `sd`; nan: a single pair says nothing
     "Compute the smallest difference that a paired t test finds with 80 % power."
@@ -47,7 +47,7 @@ def detectable_difference(
 def seeds_needed(
     difference: float,  # to be found with 80 % power
     sd: float,          # of the paired differences, in the same unit
-    rows: int = 2,      # as in `paired_power`
+    rows: float = 2,    # as in `paired_power`
     claims: int = 1     # as in `paired_power`
 ) -> int:
     "Compute the smallest number of seeds with which a paired t test finds a difference."

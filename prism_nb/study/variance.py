@@ -97,16 +97,16 @@ def variance_components(
     table = accuracy_table(rows)
     variance, df = pooled_variance(table)
     networks = len(table)/max(1, len(table.groupby(['row', 'seed'])))
-    about = dict(networks=networks, df=df, rows=table.row.nunique())
-    if not df: return VarianceComponents(math.nan, math.nan, **about, method='too few seeds or rows')
-    if networks <= 1: return VarianceComponents(math.sqrt(variance), 0., **about, method=f'{PAIRED_T}: one network a set')
+    def found(of_sets, of_networks, method):
+        return VarianceComponents(math.sqrt(of_sets), math.sqrt(of_networks), networks, df, table.row.nunique(), method)
+    if not df: return found(math.nan, math.nan, 'too few seeds or rows')
+    if networks <= 1: return found(variance, 0., f'{PAIRED_T}: one network a set')
     try:
-        of_sets, of_networks = fit_mixed_model(table)
-        return VarianceComponents(math.sqrt(of_sets), math.sqrt(of_networks), **about, method='mixed model')
+        return found(*fit_mixed_model(table), 'mixed model')
     except PrismError as e:
         of_networks = min(networks*variance, network_variance(table))
-        of_sets = variance - of_networks/networks
-        return VarianceComponents(math.sqrt(of_sets), math.sqrt(of_networks), **about, method=f'{PAIRED_T}: {e}')
+        of_sets = max(0., variance - of_networks/networks)   # rounding may take it below zero
+        return found(of_sets, of_networks, f'{PAIRED_T}: {e}')
 
 def network_variance(
     table: pd.DataFrame   # of `accuracy_table`
