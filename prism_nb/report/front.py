@@ -6,11 +6,14 @@
 __all__ = ['CLAIMS_NOTE', 'FOREST_ALT', 'MOTION_NOTE', 'README_REPORTS', 'read_csv_or_empty', 'subtitle', 'available_tables',
            'collect_claims', 'claims_summary_html', 'motion_summary_html', 'table_summary_html', 'storage_html',
            'data_note', 'index_body', 'write_index', 'read_table1', 'chance_percent', 'readme_table', 'readme_claims',
-           'outcome_counts', 'main_methods_at_more_videos', 'PageResult', 'require_clone', 'run_page', 'run_study']
+           'outcome_counts', 'main_methods_at_more_videos', 'PageResult', 'require_clone', 'run_page', 'study_pages',
+           'run_study', 'plan_page', 'plan_study']
 
 # %% ../../nbs/report/front.ipynb #i060516e
 import html
+import json
 import math
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
@@ -34,6 +37,7 @@ from prism_nb.report.papermill import (
     Page,
     count_failed_runs,
     default_tables,
+    execute,
     report_dir,
     resolve_data_root,
     run_table,
@@ -50,6 +54,7 @@ from prism_nb.report.tables import (
     results_table,
 )
 from ..study.estimate import run_within
+from ..study.plan import PLAN_ONLY, PlanError, committed_components, describe_plan
 from ..study.verdicts import FROM_PAPER
 
 # %% ../../nbs/report/front.ipynb #163c16cd
@@ -252,6 +257,28 @@ def run_page(page: Page, max_hours: float) -> Path: # max_hours: that its runs m
     "Build a page within a limit of time."
     return run_table(replace(page, parameters=page.parameters | dict(max_hours=max_hours)))
 
+# %% ../../nbs/report/front.ipynb #frt00030
+def study_pages(
+    profile: str,
+    dataset: str,
+    tables: Sequence[str],   # names in `TABLES`; none: `default_tables`
+    root: str,               # folder of the data set; '': the generated or registered one
+    methods: Sequence[str],  # of the tables that take methods, which alone are built then; none: their own
+    **parameters             # of the table notebooks
+) -> list[Page]:
+    "List the pages of a study; raise `PrismError` if one is unknown or the data set is missing."
+    require_clone()
+    root = resolve_data_root(profile, dataset, root)
+    for method in methods: check_choice('methods', method, METHODS)
+    supported = [name for name in TABLES if supports(name, dataset) and (not methods or takes(name, 'methods'))]
+    for table in tables: check_choice('tables', table, supported)
+    tables = tables or [name for name in default_tables(profile, dataset) if name in supported]
+    folder = report_dir(profile, dataset)
+    own = table_parameters(profile, dataset)
+    given = dict(methods=[*methods]) if methods else {}
+    common = dict(profile=profile, dataset=dataset, root=root, out=str(folder), **parameters)
+    return [Page(table, folder, common | own.get(table, {}) | given) for table in tables]
+
 # %% ../../nbs/report/front.ipynb #e55bd3ec
 def run_study(
     profile: str = 'quick',         # a profile
@@ -264,17 +291,8 @@ def run_study(
     **parameters                    # of the table notebooks: precision, workers, ray_address, gpus
 ) -> Iterator[PageResult]:          # each page when it is there, the front page last
     "Run table notebooks, one after the other, and write the front page; a page that fails does not stop the others."
-    require_clone()
-    root = resolve_data_root(profile, dataset, root)
-    for method in methods: check_choice('methods', method, METHODS)
-    supported = [name for name in TABLES if supports(name, dataset) and (not methods or takes(name, 'methods'))]
-    for table in tables: check_choice('tables', table, supported)
-    tables = tables or [name for name in default_tables(profile, dataset) if name in supported]
+    pages = study_pages(profile, dataset, tables, root, methods, **parameters)
     folder = report_dir(profile, dataset)
-    own = table_parameters(profile, dataset)
-    given = dict(methods=[*methods]) if methods else {}
-    common = dict(profile=profile, dataset=dataset, root=root, out=str(folder), **parameters)
-    pages = [Page(table, folder, common | own.get(table, {}) | given) for table in tables]
     done = {page.name for page in pages if page.table != 'first' and page.source.exists() and page.is_up_to_date()}
     for page in pages:
         if page.table == 'first' and page.name in done: continue   # all of Table 1 is there already
@@ -288,3 +306,31 @@ def run_study(
         write_index(folder)
         yield PageResult(page.html, count_failed_runs(folder, page.table))
     yield PageResult(write_index(folder))
+
+# %% ../../nbs/report/front.ipynb #frt00032
+def plan_page(page: Page) -> str: # '': it needs no runs
+    "Describe the runs and claims of a page; nothing is executed or written."
+    if not takes(page.table, 'max_hours'): return ''
+    with tempfile.TemporaryDirectory() as folder:
+        planned = replace(page, parameters=page.parameters | dict(max_hours=PLAN_ONLY, out=folder))
+        title = TABLES[page.table][1]
+        try:
+            execute(page.source, Path(folder)/page.source.name, planned.accepted_parameters, title)
+        except PlanError as e:
+            files = [page.folder/f'{name}_records.csv' for name in (page.name, 'table1')]
+            records = next((path for path in files if path.exists()), files[0])
+            source = f'{records.parent.name}/{records.name}'
+            return describe_plan(title, json.loads(str(e)), committed_components(records), source)
+    return ''
+
+def plan_study(
+    profile: str = 'quick',         # as in `run_study`, like all of these
+    dataset: str = 'motionshapes',
+    tables: Sequence[str] = (),
+    root: str = '',
+    methods: Sequence[str] = (),
+    **parameters
+) -> Iterator[str]:                 # of each table
+    "Describe the runs of each table, their hours, and the smallest difference that each of its claims can find."
+    for page in study_pages(profile, dataset, tables, root, methods, **parameters):
+        if text := plan_page(page): yield text

@@ -99,7 +99,8 @@ def nearest(components: dict[int, VarianceComponents], vpc: int) -> VarianceComp
 def describe_plan(
     title: str,              # of the table
     planned: dict,           # of `PlanError`
-    components: dict[int, VarianceComponents]  # by videos per class; empty: `ASSUMED`
+    components: dict[int, VarianceComponents], # by videos per class; empty: `ASSUMED`
+    source: str = ''         # of the components
 ) -> str:                    # several lines
     "Describe the runs of a table, their hours, and the smallest difference that each of its claims can find."
     missing, hours = planned['missing'], format_hours(planned['hours'])
@@ -109,4 +110,5 @@ def describe_plan(
         found = claim.detectable(nearest(components or ASSUMED, claim.vpc), len(claims))
         size = f'{found:.1f} points or more' if math.isfinite(found) else 'nothing: too few seeds'
         return f'  {claim.text}: {claim.seeds} seeds × {claim.networks} networks find {size}'
-    return '\n'.join([f'{title}: {planned["runs"]} runs, {to_do}', *map(line, claims)])
+    scatter = [f'  scatter {f"of {source}" if components else ASSUMPTION}'] if claims else []
+    return '\n'.join([f'{title}: {planned["runs"]} runs, {to_do}', *map(line, claims), *scatter])

@@ -64,7 +64,8 @@ class VarianceComponents:
 
     def paired_sd(self, networks: float = 0) -> float: # networks on a set; 0: as many as there were
         "Compute the standard deviation of the difference of two rows in one seed."
-        return math.sqrt(2*(self.set_sd**2 + self.network_sd**2/(networks or self.networks)))
+        networks = networks or self.networks
+        return math.sqrt(2*(self.set_sd**2 + self.network_sd**2/networks)) if networks else math.nan
 
 # %% ../../nbs/study/variance.ipynb #vrc00015
 PAIRED_T = 'pooled paired t'
