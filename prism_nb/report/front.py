@@ -323,6 +323,7 @@ def plan_page(page: Page) -> str: # '': it needs no runs
             return describe_plan(title, json.loads(str(e)), committed_components(records), source)
     return ''
 
+# %% ../../nbs/report/front.ipynb #frt000b2
 def plan_study(
     profile: str = 'quick',         # as in `run_study`, like all of these
     dataset: str = 'motionshapes',

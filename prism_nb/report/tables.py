@@ -81,10 +81,12 @@ VERDICT_MARKS = {   # verdict → sign; `not finished` is in reports of version 
     'confirmed': '✓', 'contradicted': '✗', 'same direction': '✓', 'opposite direction': '✗', 'no difference (±2)': '=',
     'cannot tell': '~', 'not converged': '…', 'not finished': '…'}
 
+# %% ../../nbs/report/tables.ipynb #2a711fb0
 def format_number(value: float, style: str = '{:.1f}') -> str:
     "Format a number; a dash if it is unknown."
     return '–' if pd.isna(value) else style.format(value)
 
+# %% ../../nbs/report/tables.ipynb #2a711fc0
 def claims_table(
     claims: list[dict]   # of `verdicts.assess_claims`; with 'of', the title of a table, if they are of several
 ) -> str:                # HTML

@@ -33,11 +33,13 @@ MAX_CHANGE = .02         # of the smoothed loss in the last tenth of the iterati
 MAX_ABOVE_MINIMUM = .05  # of the smoothed loss at the end
 MIN_POINTS = 10          # of a loss that can be judged
 
+# %% ../../nbs/study/convergence.ipynb #cvg000b0
 def mean_losses(records: list[dict]) -> np.ndarray: # (iterations,); empty, if nothing was learned
     "Average the losses of some runs, iteration by iteration."
     of_runs = [record['losses'] for record in records if len(record.get('losses', []))]
     return np.mean(of_runs, 0) if of_runs else np.empty(0)
 
+# %% ../../nbs/study/convergence.ipynb #cvg000c0
 def smoothing_window(
     losses: np.ndarray   # (iterations,)
 ) -> int:                # iterations
@@ -48,6 +50,7 @@ def smoothing_window(
     needed = noise*math.sqrt(2*tenth)/allowed if allowed else math.inf
     return int(min(max(needed, tenth), 4*tenth))
 
+# %% ../../nbs/study/convergence.ipynb #cvg000d0
 def smooth(
     losses: np.ndarray   # (iterations,)
 ) -> np.ndarray:         # (iterations − window + 1,), each the mean of the window that ends there
@@ -65,10 +68,12 @@ class Convergence(NamedTuple):
     change: float         # relative, of the smoothed loss over the last tenth; nan: too few losses, or none
     above_minimum: float  # relative, of the smoothed loss at the end
 
+# %% ../../nbs/study/convergence.ipynb #cvg000b4
 def relative_change(value: float, reference: float) -> float: # positive: larger; the reference may be negative
     "Compute a relative change."
     return (value - reference)/abs(reference) if reference else 0. if value == reference else math.inf
 
+# %% ../../nbs/study/convergence.ipynb #cvg000c4
 def assess_convergence(records: list[dict]) -> Convergence:
     "Tell whether the condensations of a row have finished."
     losses = mean_losses(records)
@@ -84,6 +89,7 @@ def assess_convergence(records: list[dict]) -> Convergence:
     finished = abs(change) < MAX_CHANGE and above_minimum <= MAX_ABOVE_MINIMUM
     return Convergence(FINISHED if finished else UNFINISHED, change, above_minimum)
 
+# %% ../../nbs/study/convergence.ipynb #cvg000d4
 def has_finished(records: list[dict]) -> bool:
     "Check whether the condensations of a row have finished; true, if nothing was learned."
     return assess_convergence(records).state == FINISHED

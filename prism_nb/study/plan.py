@@ -32,6 +32,7 @@ PLAN_ONLY = -1.   # in place of the hours that runs may take: nothing is execute
 class PlanError(PrismError):
     "What a table would run, as JSON, in place of running it."
 
+# %% ../../nbs/study/plan.ipynb #pln000b6
 @dataclass(frozen=True)
 class PlannedClaim:
     "What decides how large a difference a claim can find."
@@ -55,6 +56,7 @@ def plan_claim(claim: Claim, rows: dict[Any, list[Run]]) -> PlannedClaim:
     alike = sum(about(runs) == about(own) for runs in rows.values())
     return PlannedClaim(claim.text, own[0].recipe.vpc, alike, len(claim.weights), len(own), own[0].config.num_eval)
 
+# %% ../../nbs/study/plan.ipynb #pln000b7
 def stop_if_planning(
     rows: dict[Any, list[Run]],  # runs by row of a table
     claims: list[Claim],         # about them
@@ -77,6 +79,7 @@ ASSUMED_SD = ', '.join(f'{of_vpc.paired_sd():.1f} at VPC {vpc}' for vpc, of_vpc 
 ASSUMPTION = ('assumed: standard deviation of a paired difference, with two networks a set, pooled over the committed '
               f'records of version 0.1: {ASSUMED_SD}')
 
+# %% ../../nbs/study/plan.ipynb #pln000b1
 def read_records(path: Path) -> dict[Any, list[dict]]: # by row of a table
     "Read accuracies from the CSV file that a report has of its records."
     table = pd.read_csv(path).dropna(subset=['top1'])
@@ -84,6 +87,7 @@ def read_records(path: Path) -> dict[Any, list[dict]]: # by row of a table
     return {row: [record(seed, lines) for seed, lines in of_row.groupby('seed')]
             for row, of_row in table.groupby(['row', 'vpc', 'network'])}
 
+# %% ../../nbs/study/plan.ipynb #pln000c1
 def committed_components(path: Path) -> dict[int, VarianceComponents]: # by videos per class
     "Estimate the scatter from the committed records of a table; empty, if there are none."
     rows = read_records(path) if path.exists() else {}
@@ -91,6 +95,7 @@ def committed_components(path: Path) -> dict[int, VarianceComponents]: # by vide
     found = {vpc: variance_components({row: r for row, r in rows.items() if row[1] == vpc}) for vpc in sorted(vpcs)}
     return {vpc: components for vpc, components in found.items() if components.df}
 
+# %% ../../nbs/study/plan.ipynb #pln000d1
 def nearest(components: dict[int, VarianceComponents], vpc: int) -> VarianceComponents:
     "Look up the scatter at a number of videos per class, or at the nearest one that is known."
     return components[min(components, key=lambda known: abs(known - vpc))]

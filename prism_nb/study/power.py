@@ -17,6 +17,7 @@ AFFECTS_RESULTS = False
 # %% ../../nbs/study/power.ipynb #pow00006
 POWER, LEVEL = .8, .05
 
+# %% ../../nbs/study/power.ipynb #pow000b6
 def paired_power(
     effect: float,     # difference, in standard deviations of the paired differences
     seeds: int,        # pairs

@@ -90,6 +90,7 @@ def top1_by_seed(records: list[dict]) -> pd.Series:
 # %% ../../nbs/study/statistics.ipynb #ffb71066
 NOT_CONVERGED = 'not converged'   # the verdict on a row whose condensations have not finished
 
+# %% ../../nbs/study/statistics.ipynb #ffb710b6
 def paired_interval(
     a: list[dict],   # records of one row
     b: list[dict]    # of another, with the same seeds

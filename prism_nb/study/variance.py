@@ -109,6 +109,7 @@ def variance_components(
         of_sets = max(0., variance - of_networks/networks)   # rounding may take it below zero
         return found(of_sets, of_networks, f'{PAIRED_T}: {e}')
 
+# %% ../../nbs/study/variance.ipynb #vrc000b6
 def network_variance(
     table: pd.DataFrame   # of `accuracy_table`
 ) -> float:

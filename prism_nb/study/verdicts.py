@@ -29,6 +29,7 @@ AFFECTS_RESULTS = False
 # %% ../../nbs/study/verdicts.ipynb #vdc00006
 FROM_PAPER, FROM_STUDY = "the paper's", 'ours'   # source of a claim
 
+# %% ../../nbs/study/verdicts.ipynb #vdc000b6
 @dataclass(frozen=True)
 class Claim:
     "That a weighted sum of the accuracies of rows is above zero."
@@ -56,6 +57,7 @@ def is_of_paper(record: dict) -> bool:
     is_ours = all(module.startswith('prism_nb.') for module in [*modules, NETWORKS.module(evaluated)])
     return is_ours and find_method(record['method']).title in set(paper_table('table1').method)
 
+# %% ../../nbs/study/verdicts.ipynb #vdc000b0
 def source_of(claim: Claim, rows: dict[Any, list[dict]]) -> str: # `FROM_PAPER` or `FROM_STUDY`
     "Tell whose claim it is."
     of_paper = all(is_of_paper(rows[row][0]) for row in claim.weights)   # a row has one recipe
@@ -67,6 +69,7 @@ def evaluation_group(records: list[dict]) -> str: # equal for rows that scatter 
     run = records[0].get('run', {})
     return repr((run.get('recipe', {}).get('vpc'), run.get('network'), run.get('config', {}).get('training')))
 
+# %% ../../nbs/study/verdicts.ipynb #vdc000b4
 def pool_variance(rows: dict[Any, list[dict]]) -> dict[str, VarianceComponents]: # by `evaluation_group`
     "Estimate the scatter of each group of rows."
     groups: dict[str, dict] = {}
@@ -109,6 +112,7 @@ class Difference:
         "Compute the p value of a difference as large as a margin: the larger of two one-sided tests."
         return float(t.sf((margin - abs(self.mean))/self.standard_error, self.df))
 
+# %% ../../nbs/study/verdicts.ipynb #vdc000b5
 def measure_difference(
     claim: Claim,
     rows: dict[Any, list[dict]],
@@ -130,6 +134,7 @@ SAME, OPPOSITE = 'same direction', 'opposite direction'
 NO_DIFFERENCE, CANNOT_TELL = 'no difference (±2)', 'cannot tell'
 ON_OWN_DATA = {SAME: 'confirmed', OPPOSITE: 'contradicted'}   # the words for the paper's claims on its own data sets
 
+# %% ../../nbs/study/verdicts.ipynb #vdc000b9
 def holm(p_values: list[float]) -> np.ndarray: # of the same order
     "Adjust p values for their number by Holm's procedure."
     order = np.argsort(p_values)
@@ -144,12 +149,14 @@ class Verdict(NamedTuple):
     p: float     # adjusted; nan: not tested
     found: str
 
+# %% ../../nbs/study/verdicts.ipynb #vdc000b7
 def find_verdict(difference: Difference, p: float, claims: int) -> str: # claims: that are tested
     "Choose the verdict on a claim whose rows have converged."
     if not difference.is_known: return CANNOT_TELL
     if p < LEVEL: return SAME if difference.mean > 0 else OPPOSITE
     return NO_DIFFERENCE if claims*difference.p_equivalence(MARGIN) < LEVEL else CANNOT_TELL
 
+# %% ../../nbs/study/verdicts.ipynb #vdc000c7
 def find_verdicts(
     claims: list[Claim],         # of one table
     rows: dict[Any, list[dict]]  # records by row, of all rows of the table
@@ -182,6 +189,7 @@ def assess_claims(
                     **what_it_takes(difference, len(claims), found), found=word, printed=claim.printed)
     return [line(claim, *verdict) for claim, verdict in zip(claims, find_verdicts(claims, rows))]
 
+# %% ../../nbs/study/verdicts.ipynb #vdc000b0
 def what_it_takes(difference: Difference, claims: int, found: str) -> dict: # could_find [points], seeds_needed
     "Compute the smallest difference that could have been found, and the seeds that two points take if it is unclear."
     if not difference.is_known: return dict(could_find=math.nan, seeds_needed=math.nan)
