@@ -189,7 +189,7 @@ def assess_claims(
                     **what_it_takes(difference, len(claims), found), found=word, printed=claim.printed)
     return [line(claim, *verdict) for claim, verdict in zip(claims, find_verdicts(claims, rows))]
 
-# %% ../../nbs/study/verdicts.ipynb #vdc000b0
+# %% ../../nbs/study/verdicts.ipynb #55544be5
 def what_it_takes(difference: Difference, claims: int, found: str) -> dict: # could_find [points], seeds_needed
     "Compute the smallest difference that could have been found, and the seeds that two points take if it is unclear."
     if not difference.is_known: return dict(could_find=math.nan, seeds_needed=math.nan)
