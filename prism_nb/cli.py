@@ -8,14 +8,14 @@ __all__ = ['OPTION_ALIASES', 'PluginOption', 'app', 'data', 'EXIT_SIGPIPE', 'Pro
            'AddressOption', 'GpusOption', 'ThreadsOption', 'WorkersOption', 'NameArgument', 'MAX_HOURS',
            'SHARDED_FLOPS', 'MethodOption', 'ParameterizationOption', 'ObjectiveOption', 'InitOption',
            'RecipeNetworkOption', 'PartOption', 'DtypeOption', 'ShardsOption', 'CondensedArgument', 'NetworkOption',
-           'MethodsOption', 'FolderOption', 'DatasetsOption', 'TablesOption', 'TableMethodsOption', 'full_option_name',
-           'App', 'with_plugins', 'main', 'exit_with', 'safe_output', 'generated', 'make_command', 'layouts',
-           'index_command', 'find_list', 'print_notes', 'check_layout', 'write_index', 'describe_index', 'print_files',
-           'verify_command', 'cache_command', 'open_cluster', 'make_run', 'confirm', 'check_vpc', 'check_resources',
-           'num_shards', 'print_choices', 'print_precision', 'load_if_same_run', 'condense_command', 'load_or_condense',
-           'losses_path', 'write_history', 'print_warnings', 'load_condensed', 'evaluate_command', 'with_geometry',
-           'show_command', 'export_command', 'split_names', 'split_methods', 'tune_command', 'compare_command',
-           'print_rates', 'print_comparison', 'print_page_status', 'study_command']
+           'MethodsOption', 'FolderOption', 'DatasetsOption', 'TablesOption', 'TableMethodsOption', 'PlanOption',
+           'full_option_name', 'App', 'with_plugins', 'main', 'exit_with', 'safe_output', 'generated', 'make_command',
+           'layouts', 'index_command', 'find_list', 'print_notes', 'check_layout', 'write_index', 'describe_index',
+           'print_files', 'verify_command', 'cache_command', 'open_cluster', 'make_run', 'confirm', 'check_vpc',
+           'check_resources', 'num_shards', 'print_choices', 'print_precision', 'load_if_same_run', 'condense_command',
+           'load_or_condense', 'losses_path', 'write_history', 'print_warnings', 'load_condensed', 'evaluate_command',
+           'with_geometry', 'show_command', 'export_command', 'split_names', 'split_methods', 'tune_command',
+           'compare_command', 'print_rates', 'print_comparison', 'print_page_status', 'study_command']
 
 # %% ../nbs/13_cli.ipynb #879ee06a
 import inspect
@@ -692,6 +692,7 @@ TablesOption = Annotated[str, typer.Option(
 TableMethodsOption = Annotated[str, typer.Option(
     '--method', '--methods',
     help='Methods of the tables that take methods, separated by commas; default: those of the profile.')]
+PlanOption = Annotated[bool, typer.Option('--plan', help='Print runs, hours and detectable differences; run nothing.')]
 
 # %% ../nbs/13_cli.ipynb #c51d21e1
 def print_page_status(result: front.PageResult) -> front.PageResult: # the same
@@ -707,7 +708,7 @@ def study_command(
     profile: ProfileOption = 'quick', root: RootOption = '',
     dataset: DatasetsOption = 'motionshapes', tables: TablesOption = '', methods: TableMethodsOption = '',
     precision: PrecisionOption = '', workers: WorkersOption = 0, yes: YesOption = False,
-    engine: EngineOption = 'local', address: AddressOption = '', gpus: GpusOption = None,
+    engine: EngineOption = 'local', address: AddressOption = '', gpus: GpusOption = None, plan: PlanOption = False,
 ):
     "Run table notebooks and write their reports."
     front.require_clone()
@@ -716,6 +717,11 @@ def study_command(
         raise PrismError(f'root is {root}, but there are several data sets: register the folder of each with '
                          '`prism-nb data index`')
     for name in names[1:]: papermill.resolve_data_root(profile, name, root)   # before the first is run
+    if plan:
+        for name in names:
+            for text in front.plan_study(profile, name, split_names(tables), root, split_names(methods),
+                                         precision=precision, workers=workers): print(text, flush=True)
+        return
     try:
         with open_cluster(engine, address, gpus) as connected:
             if connected: cluster.check_shared_storage(connected, root)

@@ -18,7 +18,8 @@ from prism_nb.study.executor import LocalExecutor
 from prism_nb.study.profiles import get_config
 from prism_nb.study.runner import get_records
 from prism_nb.study.runs import make_runs
-from prism_nb.study.statistics import assess_claim, summary_table
+from prism_nb.study.statistics import summary_table
+from prism_nb.study.verdicts import Claim, source_of
 
 PARTS = '''
 from dataclasses import dataclass
@@ -178,6 +179,11 @@ def test_a_file_that_cannot_be_imported_is_one_line(tmp_path, expect_error, name
     assert not [name for name in sys.modules if name.startswith("prism_plugin_")]
 
 
+def whose(rows, better, worse):
+    """Whose claim it is that one row is above another, where the paper prints such a difference."""
+    return source_of(Claim.above("", better, worse, printed=1.), rows)
+
+
 def test_worker_processes_know_the_parts_and_claims_are_not_the_papers(registered):
     config = get_config("smoke", "motionshapes")
     records = get_records(make_runs(config, ["random", "mine", "dm"]), LocalExecutor(workers=2))
@@ -187,11 +193,11 @@ def test_worker_processes_know_the_parts_and_claims_are_not_the_papers(registere
     assert table.n["mine"] == 2
     assert table.failed["mine"] == ""
     assert all(loss < 0 for r in rows["mine"] for loss in r["losses"])
-    assert assess_claim("", rows, "mine", "dm")["whose"] == "ours"
-    assert assess_claim("", rows, "dm", "mine")["whose"] == "ours"
-    assert assess_claim("", rows, "dm", "random")["whose"] == "the paper's"
+    assert whose(rows, "mine", "dm") == "ours"
+    assert whose(rows, "dm", "mine") == "ours"
+    assert whose(rows, "dm", "random") == "the paper's"
     other_objective = get_records(make_runs(config, ["prism"], objective="below-zero"), LocalExecutor(workers=1))
-    assert assess_claim("", {**rows, "prism": other_objective}, "prism", "dm")["whose"] == "ours"
+    assert whose({**rows, "prism": other_objective}, "prism", "dm") == "ours"
     assert "epsilon=0.0" in provenance_table(rows)
 
 
@@ -202,7 +208,7 @@ def test_records_are_shown_where_the_plugin_is_not_loaded():
     record = {"method": "mine", "run": run, "seed": 0, "scores": scores, "key_frames": [2], "losses": [3., 2.], **cost}
     rows = {"mine": [record], "dm": [{**record, "method": "dm"}]}
     assert summary_table(rows).title.tolist() == ["mine", "DM"]
-    assert assess_claim("", rows, "mine", "dm")["whose"] == "ours"
+    assert whose(rows, "mine", "dm") == "ours"
 
 
 def test_results_are_named_after_the_code_of_the_file(registered, plugin):

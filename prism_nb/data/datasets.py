@@ -47,6 +47,7 @@ class DatasetSpec:
     parent: str = ''                                 # the data set of which this one is a part, in the same folder
     clips_per_class: tuple|None = None               # (training, test) clips of every class, where all have as many
     splits_overlap: bool = False                     # training and test share source videos by design
+    in_paper: bool = False                           # whether the paper's own numbers are of this data set
     sources_known: bool = True                       # False: each file counts as a source video of its own
     official_counts: dict = field(default_factory=lambda: {1: None}) # split → classes, training clips, test clips
     paper_name: str = 'miniUCF'                      # the paper's data set that reports compare it with
@@ -60,7 +61,7 @@ UCF_COUNTS = {1: (101, 9537, 3783), 2: (101, 9586, 3734), 3: (101, 9624, 3696)}
 
 DATASETS.register('ucf101', DatasetSpec('UCF101', ucf101, LICENCE_UCF, official_counts=UCF_COUNTS))
 DATASETS.register('miniucf', DatasetSpec('miniUCF', partial(ucf101, class_list='miniucf_classes.txt'), LICENCE_UCF,
-                                         parent='ucf101', official_counts={1: (50, 4662, 1861)}))
+                                         parent='ucf101', official_counts={1: (50, 4662, 1861)}, in_paper=True))
 
 # %% ../../nbs/data/datasets.ipynb #dts00001
 LICENCE_HMDB = 'Clips of HMDB51 (Kuehne et al. 2011), licensed CC BY 4.0.'
@@ -68,7 +69,7 @@ LICENCE_JHMDB = 'Clips of HMDB51 (Kuehne et al. 2011; J-HMDB: Jhuang et al. 2013
 JHMDB_COUNTS = {1: (21, 660, 268), 2: (21, 658, 270), 3: (21, 663, 265)}
 
 DATASETS.register('hmdb51', DatasetSpec(
-    'HMDB51', hmdb51, LICENCE_HMDB, clips_per_class=(70, 30), paper_name='HMDB51',
+    'HMDB51', hmdb51, LICENCE_HMDB, clips_per_class=(70, 30), paper_name='HMDB51', in_paper=True,
     official_counts={split: (51, 3570, 1530) for split in (1, 2, 3)}))
 DATASETS.register('hmdb51-legacy', DatasetSpec(
     'HMDB51, with training clips that share a source with test clips', partial(hmdb51, legacy=True), LICENCE_HMDB,
@@ -82,9 +83,11 @@ LICENCE_KINETICS = ('Clips of Kinetics-400 (Kay et al. 2017), taken from YouTube
 LICENCE_SSV2 = 'Clips of Something-Something V2 (Goyal et al. 2017); for research, not to be passed on.'
 
 DATASETS.register('kinetics400', DatasetSpec(
-    'Kinetics-400', kinetics400, LICENCE_KINETICS, official_counts={1: (400, None, None)}, paper_name='Kinetics-400'))
+    'Kinetics-400', kinetics400, LICENCE_KINETICS, official_counts={1: (400, None, None)}, paper_name='Kinetics-400',
+    in_paper=True))
 DATASETS.register('ssv2', DatasetSpec(
-    'Something-Something V2', ssv2, LICENCE_SSV2, official_counts={1: (174, 168913, 24777)}, paper_name='SSv2'))
+    'Something-Something V2', ssv2, LICENCE_SSV2, official_counts={1: (174, 168913, 24777)}, paper_name='SSv2',
+    in_paper=True))
 
 # %% ../../nbs/data/datasets.ipynb #a062554e
 def root_file(name: str) -> Path:

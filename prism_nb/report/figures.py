@@ -325,8 +325,12 @@ def highlight_frames(
 VERDICT_STYLE = {   # verdict → colour, marker
     'confirmed': (BLUE, 'o'),
     'contradicted': (KEY_COLOUR, 'X'),
+    'same direction': (BLUE, 'o'),
+    'opposite direction': (KEY_COLOUR, 'X'),
+    'no difference (±2)': ('#009E73', 'D'),
     'cannot tell': ('#999999', 's'),
-    'not finished': ('#CC79A7', 'v'),
+    'not converged': ('#CC79A7', 'v'),
+    'not finished': ('#CC79A7', 'v'),   # in reports of version 0.1
     'higher': (BLUE, 'o'),
     'lower': (KEY_COLOUR, 'X'),
 }
@@ -351,7 +355,7 @@ def plot_forest(
     limit = 1.05*largest_value(claims)
     ax.set(xlabel='difference of top-1 [points], 95 % interval', xlim=(-limit, limit), ylim=(-.7, len(claims) - .3))
     ax.set_yticks(y, claims.claim, fontsize=7)
-    ax.legend(frameon=False, fontsize=7, ncols=5, loc='lower right', bbox_to_anchor=(1, 1))
+    ax.legend(frameon=False, fontsize=7, ncols=4, loc='lower right', bbox_to_anchor=(1, 1))
     return fig
 
 # %% ../../nbs/report/figures.ipynb #20882a49

@@ -7,12 +7,14 @@ __all__ = ['CLAIMS_NOTE', 'FOREST_ALT', 'MOTION_NOTE', 'README_REPORTS', 'read_c
            'collect_claims', 'claims_summary_html', 'motion_summary_html', 'table_summary_html', 'storage_html',
            'data_note', 'index_body', 'write_index', 'read_table1', 'chance_percent', 'readme_table', 'readme_claims',
            'outcome_counts', 'main_methods_at_more_videos', 'read_json_or_empty', 'gpu_measured', 'grid_hours',
-           'readme_gpu', 'PageResult', 'require_clone', 'run_page', 'run_study']
+           'readme_gpu', 'PageResult', 'require_clone', 'run_page', 'study_pages', 'run_study', 'plan_page',
+           'plan_study']
 
 # %% ../../nbs/report/front.ipynb #i060516e
 import html
 import json
 import math
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
@@ -36,6 +38,7 @@ from prism_nb.report.papermill import (
     Page,
     count_failed_runs,
     default_tables,
+    execute,
     report_dir,
     resolve_data_root,
     run_table,
@@ -52,7 +55,8 @@ from prism_nb.report.tables import (
     results_table,
 )
 from ..study.estimate import format_hours, run_within
-from ..study.statistics import FROM_PAPER
+from ..study.plan import PLAN_ONLY, PlanError, committed_components, describe_plan
+from ..study.verdicts import FROM_PAPER
 
 # %% ../../nbs/report/front.ipynb #163c16cd
 def read_csv_or_empty(path: Path) -> pd.DataFrame: # empty, if there is no such file
@@ -82,9 +86,10 @@ def collect_claims(folder: Path) -> pd.DataFrame: # columns `CLAIM_COLUMNS`, and
 
 # %% ../../nbs/report/front.ipynb #ba67c585
 CLAIMS_NOTE = '''Measured with this profile on its own data: paired over condensation seeds, with 95 % intervals, one in
-twenty of which misses by chance. A claim about a method whose loss was still falling gets no verdict. A verdict can
-depend on how long networks are trained on a condensed set: that length was chosen by what real clips need, and Beyond
-the tables evaluates the same sets at other lengths.'''
+twenty of which misses by chance; the verdict is that of p values which are adjusted for the number of claims of a
+table. A claim about a method that has not converged gets no verdict. Only on the paper's own data sets can its claims
+be confirmed or contradicted. A verdict can depend on how long networks are trained on a condensed set: that length was
+chosen by what real clips need, and Beyond the tables evaluates the same sets at other lengths.'''
 FOREST_ALT = "each claim as a difference with its 95 % interval, next to the paper's; the table below has the numbers"
 
 def claims_summary_html(claims: pd.DataFrame) -> str: # HTML
@@ -285,6 +290,28 @@ def run_page(page: Page, max_hours: float) -> Path: # max_hours: that its runs m
     "Build a page within a limit of time."
     return run_table(replace(page, parameters=page.parameters | dict(max_hours=max_hours)))
 
+# %% ../../nbs/report/front.ipynb #frt00030
+def study_pages(
+    profile: str,
+    dataset: str,
+    tables: Sequence[str],   # names in `TABLES`; none: `default_tables`
+    root: str,               # folder of the data set; '': the generated or registered one
+    methods: Sequence[str],  # of the tables that take methods, which alone are built then; none: their own
+    **parameters             # of the table notebooks
+) -> list[Page]:
+    "List the pages of a study; raise `PrismError` if one is unknown or the data set is missing."
+    require_clone()
+    root = resolve_data_root(profile, dataset, root)
+    for method in methods: check_choice('methods', method, METHODS)
+    supported = [name for name in TABLES if supports(name, dataset) and (not methods or takes(name, 'methods'))]
+    for table in tables: check_choice('tables', table, supported)
+    tables = tables or [name for name in default_tables(profile, dataset) if name in supported]
+    folder = report_dir(profile, dataset)
+    own = table_parameters(profile, dataset)
+    given = dict(methods=[*methods]) if methods else {}
+    common = dict(profile=profile, dataset=dataset, root=root, out=str(folder), **parameters)
+    return [Page(table, folder, common | own.get(table, {}) | given) for table in tables]
+
 # %% ../../nbs/report/front.ipynb #e55bd3ec
 def run_study(
     profile: str = 'quick',         # a profile
@@ -297,17 +324,8 @@ def run_study(
     **parameters                    # of the table notebooks: precision, workers, ray_address, gpus
 ) -> Iterator[PageResult]:          # each page when it is there, the front page last
     "Run table notebooks, one after the other, and write the front page; a page that fails does not stop the others."
-    require_clone()
-    root = resolve_data_root(profile, dataset, root)
-    for method in methods: check_choice('methods', method, METHODS)
-    supported = [name for name in TABLES if supports(name, dataset) and (not methods or takes(name, 'methods'))]
-    for table in tables: check_choice('tables', table, supported)
-    tables = tables or [name for name in default_tables(profile, dataset) if name in supported]
+    pages = study_pages(profile, dataset, tables, root, methods, **parameters)
     folder = report_dir(profile, dataset)
-    own = table_parameters(profile, dataset)
-    given = dict(methods=[*methods]) if methods else {}
-    common = dict(profile=profile, dataset=dataset, root=root, out=str(folder), **parameters)
-    pages = [Page(table, folder, common | own.get(table, {}) | given) for table in tables]
     done = {page.name for page in pages if page.table != 'first' and page.source.exists() and page.is_up_to_date()}
     for page in pages:
         if page.table == 'first' and page.name in done: continue   # all of Table 1 is there already
@@ -321,3 +339,32 @@ def run_study(
         write_index(folder)
         yield PageResult(page.html, count_failed_runs(folder, page.table))
     yield PageResult(write_index(folder))
+
+# %% ../../nbs/report/front.ipynb #frt00032
+def plan_page(page: Page) -> str: # '': it needs no runs
+    "Describe the runs and claims of a page; nothing is executed or written."
+    if not takes(page.table, 'max_hours'): return ''
+    with tempfile.TemporaryDirectory() as folder:
+        planned = replace(page, parameters=page.parameters | dict(max_hours=PLAN_ONLY, out=folder))
+        title = TABLES[page.table][1]
+        try:
+            execute(page.source, Path(folder)/page.source.name, planned.accepted_parameters, title)
+        except PlanError as e:
+            files = [page.folder/f'{name}_records.csv' for name in (page.name, 'table1')]
+            records = next((path for path in files if path.exists()), files[0])
+            source = f'{records.parent.name}/{records.name}'
+            return describe_plan(title, json.loads(str(e)), committed_components(records), source)
+    return ''
+
+# %% ../../nbs/report/front.ipynb #frt000b2
+def plan_study(
+    profile: str = 'quick',         # as in `run_study`, like all of these
+    dataset: str = 'motionshapes',
+    tables: Sequence[str] = (),
+    root: str = '',
+    methods: Sequence[str] = (),
+    **parameters
+) -> Iterator[str]:                 # of each table
+    "Describe the runs of each table, their hours, and the smallest difference that each of its claims can find."
+    for page in study_pages(profile, dataset, tables, root, methods, **parameters):
+        if text := plan_page(page): yield text

@@ -34,6 +34,7 @@ from ..core.source import source_hash
 from ..data.datasets import get_dataset, resolve_root
 from .html import render_html
 from ..study.estimate import TooLongError
+from ..study.plan import PlanError
 from ..study.profiles import DEFAULT, PROFILES, StudyConfig, get_config
 from ..study.records import completed_record, read_record, write_record
 
@@ -203,7 +204,7 @@ def kernel_settings() -> Iterator[None]:
 def unwrap_kernel_error(error: PapermillExecutionError) -> BaseException:
     "Convert papermill's error to the exception that was raised in the kernel; one of another type to a `PrismError`."
     if error.ename == 'KeyboardInterrupt': return KeyboardInterrupt()
-    for kind in (PrismError, WriteError, TooLongError):
+    for kind in (PrismError, WriteError, TooLongError, PlanError):
         if error.ename == kind.__name__: return kind(error.evalue)
     return PrismError(f'{error.ename}: {error.evalue}')
 

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['CLAIM_COLUMNS', 'VERDICT_MARKS', 'write_csv', 'format_mean_sd', 'mean_sd_column', 'factor_columns', 'results_table',
-           'write_claims', 'format_interval', 'format_difference', 'claims_table', 'write_records', 'record_lines',
-           'provenance_table']
+           'write_claims', 'format_interval', 'format_difference', 'format_number', 'claims_table', 'write_records',
+           'record_lines', 'provenance_table']
 
 # %% ../../nbs/report/tables.ipynb #i0156390
 import math
@@ -70,10 +70,11 @@ def results_table(
     return html_table(shown)
 
 # %% ../../nbs/report/tables.ipynb #38087a14
-CLAIM_COLUMNS = ['claim', 'whose', 'difference', 'low', 'high', 'seeds', 'found', 'printed']
+CLAIM_COLUMNS = ['claim', 'whose', 'difference', 'low', 'high', 'seeds', 'networks', 'p', 'could_find', 'seeds_needed',
+                 'found', 'printed']
 
 def write_claims(
-    claims: list[dict],   # of `statistics.assess_claim`; may be empty
+    claims: list[dict],   # of `verdicts.assess_claims`; may be empty
     path: Path
 ) -> None:
     "Write claims as CSV; without any, a file with the names of the columns."
@@ -89,19 +90,31 @@ def format_difference(difference: float) -> str:
     return '–' if pd.isna(difference) else f'{difference:+.1f}'
 
 # %% ../../nbs/report/tables.ipynb #2a711f60
-VERDICT_MARKS = {'confirmed': '✓', 'contradicted': '✗', 'cannot tell': '~', 'not finished': '…'}
+VERDICT_MARKS = {   # verdict → sign; `not finished` is in reports of version 0.1, which have no columns after `seeds`
+    'confirmed': '✓', 'contradicted': '✗', 'same direction': '✓', 'opposite direction': '✗', 'no difference (±2)': '=',
+    'cannot tell': '~', 'not converged': '…', 'not finished': '…'}
 
+# %% ../../nbs/report/tables.ipynb #2a711fb0
+def format_number(value: float, style: str = '{:.1f}') -> str:
+    "Format a number; a dash if it is unknown."
+    return '–' if pd.isna(value) else style.format(value)
+
+# %% ../../nbs/report/tables.ipynb #2a711fc0
 def claims_table(
-    claims: list[dict]   # of `statistics.assess_claim`; with 'of', the title of a table, if they are of several
+    claims: list[dict]   # of `verdicts.assess_claims`; with 'of', the title of a table, if they are of several
 ) -> str:                # HTML
-    "Show claims with their source, verdict and interval."
+    "Show claims with their source, verdict, interval and power."
     def line(claim):
         table = {'of': claim['of']} if 'of' in claim else {}
-        verdict = claim['found']
+        verdict, networks = claim['found'], claim.get('networks', math.nan)
         return {'claim': claim['claim'], **table, 'whose': claim['whose'],
                 'this study': f'{VERDICT_MARKS[verdict]} {verdict}',
                 'difference [points]': format_difference(claim['difference']),
-                '95 % interval': format_interval(claim['low'], claim['high']), 'seeds': claim['seeds'],
+                '95 % interval': format_interval(claim['low'], claim['high']),
+                'seeds × networks': f"{claim['seeds']} × {format_number(networks, '{:.0f}')}",
+                'p, adjusted': format_number(claim.get('p', math.nan), '{:.3f}'),
+                'could find [points]': format_number(claim.get('could_find', math.nan)),
+                'seeds for 2 points': format_number(claim.get('seeds_needed', math.nan), '{:.0f}'),
                 "the paper's difference": format_difference(claim['printed'])}
     return html_table(pd.DataFrame([line(claim) for claim in claims]))
 

@@ -24,9 +24,10 @@ from ..data.clips import Clips
 from ..data.datasets import Factors, get_dataset
 from .figures import KEY_COLOUR, flow_legend, flow_to_rgb, frame_strip
 from .tables import format_interval, format_mean_sd
+from ..study.convergence import assess_convergence, final_losses
 from ..study.factors import factor_chance
 from ..study.profiles import StudyConfig
-from ..study.statistics import final_loss_change, final_losses, find_method, paired_interval, summarize
+from ..study.statistics import find_method, paired_interval, summarize
 
 # %% ../../nbs/report/views.ipynb #vws00025
 def describe_rates(
@@ -109,15 +110,17 @@ def convergence_table(
     rows: dict[tuple[str, int|str], list[dict]],  # records by method and videos per class
     reference: str = 'dm'                         # the method whose loss the others are divided by
 ) -> pd.DataFrame:                                # of the rows that have losses; to show
-    "Compare the loss in the last tenth of the iterations with the tenth before it, and with another method's."
+    "Compare the loss at the end with the tenth of the iterations before, with its minimum and with another method's."
+    def percent(value): return '–' if math.isnan(value) else f'{100*value:+.0f} %'
     def line(method, vpc, records):
-        (last, before), change = final_losses(records), final_loss_change(records)
+        (last, before), found = final_losses(records), assess_convergence(records)
         recipe = records[0]['run']['recipe']
         same = [r for r in rows.get((reference, vpc), []) if r['run']['recipe']['objective'] == recipe['objective']]
         other, _ = final_losses(same)
         return {'Method': find_method(method).title, 'VPC': vpc, 'iterations': recipe['iterations'],
                 'loss, last tenth': f'{last:.3g}', 'the tenth before': f'{before:.3g}',
-                'change': '–' if math.isnan(change) else f'{100*change:+.0f} %',
+                'change': percent(found.change), 'above its minimum': percent(found.above_minimum),
+                'condensation': found.state,
                 f"times {METHODS[reference].title}'s": f'{last/other:.1f}' if other > 0 else '–'}
     learned = {key: records for key, records in rows.items() if not math.isnan(final_losses(records)[0])}
     return pd.DataFrame([line(method, vpc, records) for (method, vpc), records in learned.items()])

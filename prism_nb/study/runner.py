@@ -44,6 +44,7 @@ from prism_nb.study.estimate import (
 )
 from .executor import Executor, LocalExecutor
 from .held_out import HeldOut, held_out, held_out_loss, measured_iterations
+from .plan import stop_if_planning
 from .records import completed_record, provenance, read_record, write_record
 from .runs import Run, clips_cache, num_steps
 
@@ -204,6 +205,7 @@ def get_records(
 ) -> list[dict]:         # in order; a run that failed has no scores and an 'error'
     "Get the records of runs: read those that exist, compute the others; equal runs are executed once."
     if not runs: return []
+    stop_if_planning({'': runs}, [], executor)
     stats = dataset_stats(runs[0]) if executor.is_local else None
     if stats:   # before anything is decoded
         workers = executor.num_workers(len(runs))

@@ -16,13 +16,13 @@ import pandas as pd
 from ..core.errors import PrismError, check_min
 from ..core.registry import METHODS, PARAMETERIZATIONS
 from ..recipe import Recipe
+from .convergence import final_losses
 from .diagnostics import MAX_P, chance_p_value
 from .executor import Executor, LocalExecutor
 from .profiles import StudyConfig
 from .rates import remember_rates
 from .runner import get_records_by_row
 from .runs import Run, make_runs
-from .statistics import final_losses
 
 # %% ../../nbs/study/tuning.ipynb #tun00006
 def best_value(
