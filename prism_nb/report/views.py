@@ -112,6 +112,9 @@ def convergence_table(
 ) -> pd.DataFrame:                                # of the rows that have losses; to show
     "Compare the loss at the end with the tenth of the iterations before, with its minimum and with another method's."
     def percent(value): return '–' if math.isnan(value) else f'{100*value:+.0f} %'
+    def number(records, name):
+        values = [record[name] for record in records if record.get(name)]
+        return f'{sum(values)/len(values):.2g}' if values else '–'
     def line(method, vpc, records):
         (last, before), found = final_losses(records), assess_convergence(records)
         recipe = records[0]['run']['recipe']
@@ -119,6 +122,8 @@ def convergence_table(
         other, _ = final_losses(same)
         return {'Method': find_method(method).title, 'VPC': vpc, 'iterations': recipe['iterations'],
                 'loss, last tenth': f'{last:.3g}', 'the tenth before': f'{before:.3g}',
+                'noise of a batch': number(records, 'noise_floor'),
+                'nearest classes': number(records, 'class_distance'),
                 'change': percent(found.change), 'above its minimum': percent(found.above_minimum),
                 'condensation': found.state,
                 f"times {METHODS[reference].title}'s": f'{last/other:.1f}' if other > 0 else '–'}
