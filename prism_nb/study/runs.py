@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['load_clips', 'load_index', 'clips_cache', 'load_clips_once', 'Run', 'tuned_settings', 'with_learning_rates',
            'rate_source', 'full_data_config', 'workload', 'resolve_training', 'resolve_recipe', 'make_runs',
-           'run_from_dict', 'num_steps']
+           'run_from_dict', 'num_steps', 'num_training_videos']
 
 # %% ../../nbs/study/runs.ipynb #i02c9cda
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ import pandas as pd
 from ..core.errors import PrismError, check_choice, check_min
 from ..core.paths import data_dir
 from ..core.process import platform_key
-from ..core.registry import INITIALIZATIONS, METHODS, NETWORKS, PARAMETERIZATIONS
+from ..core.registry import AUGMENTATIONS, INITIALIZATIONS, METHODS, NETWORKS, PARAMETERIZATIONS
 from ..core.rng import stable_hash
 from ..core.source import source_hash
 from ..data import datasets
@@ -99,19 +99,22 @@ class Run:
         return range(self.seed*self.config.num_eval, (self.seed + 1)*self.config.num_eval)
 
     def modules(self) -> list[str]:
-        "List the modules that define the recipe's parts and the evaluated network."
-        return [*self.recipe.modules(), NETWORKS.module(self.network)]
+        "List the modules that define the recipe's parts, the evaluated network and its augmentation."
+        evaluated = NETWORKS.module(self.network), AUGMENTATIONS.module(self.config.training.augmentation)
+        return [*self.recipe.modules(), *evaluated]
 
     def condensed_id(self, device_type: str = '') -> str:
         "Hash of everything that decides the condensed set, and what is measured while it is condensed."
         watched = asdict(self.config.training) if self.config.num_snapshots else None
-        code = source_hash('prism_nb.condensation', 'prism_nb.evaluation', *self.recipe.modules())
+        augmentation = [AUGMENTATIONS.module(self.config.training.augmentation)] if watched else []
+        modules = *self.recipe.modules(), *augmentation
+        code = source_hash('prism_nb.condensation', 'prism_nb.evaluation', *modules)
         return stable_hash(asdict(self.recipe), self.seed, self.eval_split, self.config.num_snapshots, watched,
                            self.clips().content_hash, platform_key(device_type), code)
 
     def run_id(self, device_type: str = '') -> str:
         "Hash of everything that decides the run's numbers."
-        code = source_hash(NETWORKS.module(self.network))
+        code = source_hash(NETWORKS.module(self.network), AUGMENTATIONS.module(self.config.training.augmentation))
         return stable_hash(self.condensed_id(device_type), METHODS[self.method].full_data, self.network, code,
                            asdict(self.config.training), [*self.eval_seeds()])
 
@@ -236,4 +239,11 @@ def num_steps(
     init = INITIALIZATIONS[recipe.init]
     feature_epochs = init(recipe.options_for(init)).feature_epochs
     networks = config.num_eval + (config.num_snapshots if iterations else 0)
-    return iterations + feature_epochs + config.training.epochs*networks
+    return iterations + feature_epochs + config.training.num_epochs(num_training_videos(run))*networks
+
+def num_training_videos(run: Run) -> int:
+    "Count the videos that a network of a run is trained on, at most."
+    clips = run.clips()
+    if METHODS[run.method].full_data: return len(clips.train)
+    videos = PARAMETERIZATIONS[run.recipe.parameterization].num_videos(run.recipe)
+    return min(len(clips.class_names)*videos, len(clips.train))
