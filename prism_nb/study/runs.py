@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['load_clips', 'load_index', 'clips_cache', 'load_clips_once', 'Run', 'tuned_settings', 'with_learning_rates',
-           'rate_source', 'full_data_config', 'workload', 'resolve_training', 'resolve_recipe', 'make_runs',
-           'run_from_dict', 'num_steps', 'num_training_videos']
+           'rate_source', 'full_data_config', 'workload', 'protocol_key', 'resolve_protocol', 'resolve_training',
+           'resolve_recipe', 'make_runs', 'describe_training', 'protocol_source', 'run_from_dict', 'num_steps',
+           'num_training_videos']
 
 # %% ../../nbs/study/runs.ipynb #i02c9cda
 from collections.abc import Iterator
@@ -29,7 +30,7 @@ from ..evaluation import TrainConfig
 from ..parameterization import check_has_condensed_set
 from ..recipe import Recipe, make_recipe
 from .precision import Workload, resolve_precision
-from .profiles import StudyConfig
+from .profiles import AUTO, StudyConfig
 
 # %% ../../nbs/study/runs.ipynb #c14cd595
 def load_clips(
@@ -177,6 +178,18 @@ def workload(config: StudyConfig, network: str, width: float) -> Workload:
     "Describe the passes of a network through the clips of a study."
     return Workload(network, config.sampling.num_frames, config.crop.crop, width)
 
+def protocol_key(method: str, network: str) -> str:
+    "Name a method and the network that is evaluated, in what is remembered of a data set."
+    return f'{method} {network}'
+
+def resolve_protocol(config: StudyConfig, method: str, vpc: int, network: str) -> StudyConfig:
+    "Let the evaluated networks be trained as the study asks, or as was chosen for the method on validation."
+    found = config.protocols.get(str(vpc), {}).get(protocol_key(method, network), {})
+    chosen = {name: found.get(name, getattr(config.training, name)) if value == AUTO else value
+              for name, value in config.protocol.items()}
+    flips = getattr(datasets.get_dataset(config.dataset), 'flips', True)
+    return replace(config, training=replace(config.training, flips=flips, **chosen), protocol={}, protocols={})
+
 def resolve_training(config: StudyConfig, network: str) -> StudyConfig:
     "Let the evaluated networks compute in the precision of the study."
     precision = resolve_precision(config.precision, workload(config, network, config.training.width))
@@ -207,11 +220,27 @@ def make_runs(
         full_data = METHODS[method].full_data
         recipe = make_recipe(method) if full_data else \
             make_recipe(method, with_learning_rates(config, method, vpc, overrides), vpc=vpc, **overrides)
-        own_config = resolve_training(full_data_config(config) if full_data else config, network)
+        own_config = resolve_protocol(full_data_config(config) if full_data else config, method, vpc, network)
+        own_config = resolve_training(own_config, network)
         check_has_condensed_set(recipe.parameterization)
         if 'precision' not in overrides and not full_data: recipe = resolve_recipe(config, recipe)
         runs += [Run(own_config, method, recipe, seed, root, eval_split, network) for seed in range(config.num_seeds)]
     return runs
+
+# %% ../../nbs/study/runs.ipynb #run00104
+def describe_training(training: TrainConfig) -> str:
+    "Describe how long a network is trained, and with which augmentation."
+    length = f'{training.steps} steps' if training.steps else f'{training.epochs} epochs'
+    return f'{length}, augmentation {training.augmentation}'
+
+def protocol_source(config: StudyConfig, method: str, vpc: int, network: str) -> str:
+    "Describe how the networks that evaluate a method are trained, if validation decides; '' if it does not."
+    if AUTO not in config.protocol.values(): return ''
+    found = config.protocols.get(str(vpc), {}).get(protocol_key(method, network))
+    text = describe_training(resolve_protocol(config, method, vpc, network).training)
+    if found: return f'{text}, chosen by `prism-nb tune` on {found["day"]}'
+    return (f"{text}, the profile's; `prism-nb tune --dataset {config.dataset} --method {method} --vpc {vpc} "
+            '--augment auto --steps auto` chooses them on validation')
 
 # %% ../../nbs/study/runs.ipynb #0855fc43
 def run_from_dict(
