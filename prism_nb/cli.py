@@ -4,18 +4,19 @@
 
 # %% auto #0
 __all__ = ['OPTION_ALIASES', 'PluginOption', 'app', 'data', 'EXIT_SIGPIPE', 'ProfileOption', 'DatasetOption', 'RootOption',
-           'SeedOption', 'OutOption', 'YesOption', 'PrecisionOption', 'VpcOption', 'SeedsOption', 'EngineOption',
-           'AddressOption', 'GpusOption', 'ThreadsOption', 'WorkersOption', 'NameArgument', 'MAX_HOURS',
-           'SHARDED_FLOPS', 'MethodOption', 'ParameterizationOption', 'ObjectiveOption', 'InitOption',
-           'RecipeNetworkOption', 'PartOption', 'DtypeOption', 'ShardsOption', 'CondensedArgument', 'NetworkOption',
-           'MethodsOption', 'FolderOption', 'DatasetsOption', 'TablesOption', 'TableMethodsOption', 'PlanOption',
-           'full_option_name', 'App', 'with_plugins', 'main', 'exit_with', 'safe_output', 'generated', 'make_command',
-           'layouts', 'index_command', 'find_list', 'print_notes', 'check_layout', 'write_index', 'describe_index',
-           'print_files', 'verify_command', 'cache_command', 'open_cluster', 'make_run', 'confirm', 'check_vpc',
-           'check_resources', 'num_shards', 'print_choices', 'print_precision', 'load_if_same_run', 'condense_command',
-           'load_or_condense', 'losses_path', 'write_history', 'print_warnings', 'load_condensed', 'evaluate_command',
-           'with_geometry', 'show_command', 'export_command', 'split_names', 'split_methods', 'tune_command',
-           'compare_command', 'print_rates', 'print_comparison', 'print_page_status', 'study_command']
+           'SeedOption', 'OutOption', 'YesOption', 'PrecisionOption', 'VpcOption', 'SeedsOption', 'AUTO_HELP',
+           'AugmentOption', 'StepsOption', 'EngineOption', 'AddressOption', 'GpusOption', 'ThreadsOption',
+           'WorkersOption', 'NameArgument', 'MAX_HOURS', 'SHARDED_FLOPS', 'MethodOption', 'ParameterizationOption',
+           'ObjectiveOption', 'InitOption', 'RecipeNetworkOption', 'PartOption', 'DtypeOption', 'ShardsOption',
+           'CondensedArgument', 'NetworkOption', 'MethodsOption', 'FolderOption', 'DatasetsOption', 'TablesOption',
+           'TableMethodsOption', 'PlanOption', 'full_option_name', 'App', 'with_plugins', 'main', 'exit_with',
+           'safe_output', 'generated', 'make_command', 'layouts', 'index_command', 'find_list', 'print_notes',
+           'check_layout', 'write_index', 'describe_index', 'print_files', 'verify_command', 'cache_command',
+           'open_cluster', 'make_run', 'confirm', 'check_vpc', 'check_resources', 'num_shards', 'print_choices',
+           'print_precision', 'load_if_same_run', 'condense_command', 'load_or_condense', 'losses_path',
+           'write_history', 'print_warnings', 'load_condensed', 'evaluate_command', 'print_protocol', 'with_geometry',
+           'show_command', 'export_command', 'split_names', 'split_methods', 'search_each', 'write_search',
+           'tune_command', 'compare_command', 'print_rates', 'print_comparison', 'print_page_status', 'study_command']
 
 # %% ../nbs/13_cli.ipynb #879ee06a
 import inspect
@@ -43,6 +44,7 @@ from .core.files import atomic_write
 from .core.paths import user_path
 from .core.process import exit_on_sigterm, get_device, is_gpu, malloc_keep_freed
 from prism_nb.core.registry import (
+    AUGMENTATIONS,
     DATASETS,
     INITIALIZATIONS,
     METHODS,
@@ -68,6 +70,7 @@ from prism_nb.study import (
     executor,
     precision,
     profiles,
+    protocol,
     runner,
     runs,
     statistics,
@@ -171,6 +174,10 @@ PrecisionOption = Annotated[str, typer.Option(
          + ', '.join(PRECISIONS) + "; default: the profile's.")]
 VpcOption = Annotated[int, typer.Option(help='Videos per class.')]
 SeedsOption = Annotated[int, typer.Option(help='Condensation seeds of each method.')]
+AUTO_HELP = "auto, as `tune` has chosen on validation; default: auto for videos of your own, else the profile's."
+AugmentOption = Annotated[str, typer.Option(
+    help='Augmentation of the videos that a network is trained on: ' + ', '.join(AUGMENTATIONS) + f', or {AUTO_HELP}')]
+StepsOption = Annotated[str, typer.Option(help=f'Steps that a network is trained for: a number, or {AUTO_HELP}')]
 
 # %% ../nbs/13_cli.ipynb #259735d9
 EngineOption = Annotated[str, typer.Option(help='Where to compute: local, or ray for a Ray cluster.')]
@@ -449,8 +456,9 @@ RecipeNetworkOption = Annotated[str|None, typer.Option(
     '--network', help='Network that embeds: ' + ', '.join(NETWORKS) + "; default: the method's.")]
 PartOption = Annotated[list[str]|None, typer.Option(
     '--option', metavar='KEY=VALUE', help='Option of a part, such as epsilon=-0.05; may be repeated.')]
-DtypeOption = Annotated[str, typer.Option(
-    help='How pixels are stored: ' + ', '.join(DTYPES) + '; a half and a quarter of the bytes of float32.')]
+DtypeOption = Annotated[str|None, typer.Option(
+    help='How pixels are stored: ' + ', '.join(DTYPES) + "; a half and a quarter of the bytes of float32; default: "
+         "the method's.")]
 ShardsOption = Annotated[int|None, typer.Option(
     help='With ray: number of shards, groups of classes that are condensed at the same time; default: as many as '
          'the cluster can run. An interrupted run resumes with the same number.')]
@@ -470,7 +478,7 @@ def condense_command(
     lr: Annotated[float|None, typer.Option(help="Learning rate of the frames; default: the profile's.")] = None,
     iterations: Annotated[int|None, typer.Option(help="Number of iterations; default: the profile's.")] = None,
     precision: PrecisionOption = '',
-    dtype: DtypeOption = 'float32',
+    dtype: DtypeOption = None,
     option: PartOption = None,
     checkpoint_every: Annotated[float, typer.Option(help='Seconds between checkpoints.')] = CHECKPOINT_SECONDS,
     engine: EngineOption = 'local', address: AddressOption = '', gpus: GpusOption = None, shards: ShardsOption = None,
@@ -551,18 +559,28 @@ def evaluate_command(
     dataset: DatasetOption = 'motionshapes', root: RootOption = '',
     profile: ProfileOption = 'quick', seed: SeedOption = 0,
     network: NetworkOption = 'minic3d',
-    precision: PrecisionOption = '',
+    precision: PrecisionOption = '', augment: AugmentOption = '', steps: StepsOption = '',
 ):
     "Train a network on a condensed set, test it on the real test split, and print its accuracy as JSON."
     source = load_condensed(condensed)
     vpc = source.metadata.get('recipe', {}).get('vpc', 1)
-    config = with_geometry(profiles.get_config(profile, dataset, precision).for_vpc(vpc), source)
+    config = protocol.with_protocol(profiles.get_config(profile, dataset, precision), augment, steps)
+    config = with_geometry(config.for_vpc(vpc), source)
+    method = protocol.method_of(source.metadata)
+    print_protocol(config, method, vpc, network)
     print_precision(config.precision, runs.workload(config, network, config.training.width))
     clips = runs.load_clips(config, root, source.metadata.get('seed', 0))
-    found = evaluate(source, clips, network, seed, runs.resolve_training(config, network).training)
+    resolved = runs.resolve_training(runs.resolve_protocol(config, method, vpc, network), network)
+    found = evaluate(source, clips, network, seed, resolved.training)
     print(json.dumps(asdict(found)))
     print_warnings([diagnostics.chance_warning([found])])
     card.update_card(condensed, found, network, seed)
+
+# %% ../nbs/13_cli.ipynb #cli00131
+def print_protocol(config: profiles.StudyConfig, method: str, vpc: int, network: str) -> None:
+    "Print how networks are trained, if validation decides."
+    source = runs.protocol_source(config, method, vpc, network)
+    if source: print(f'{method or network}: trained for {source}', file=sys.stderr)
 
 # %% ../nbs/13_cli.ipynb #19d5b545
 def with_geometry(config: profiles.StudyConfig, condensed: SyntheticDataset) -> profiles.StudyConfig:
@@ -616,30 +634,50 @@ def split_methods(text: str) -> list[str]:
     for name in names: check_choice('methods', name, METHODS)
     return list(dict.fromkeys(names))
 
+# %% ../nbs/13_cli.ipynb #cli00136
+def search_each(search: Callable[[str, executor.Executor], pd.DataFrame], names: list[str], workers: int,
+                max_hours: float) -> list[pd.DataFrame]:
+    "Call a search for each method; ask before one that takes long."
+    def within(name: str, hours: float) -> pd.DataFrame:
+        return search(name, executor.LocalExecutor(workers, max_hours=hours))
+    return [estimate.run_within(partial(within, name), max_hours, confirm) for name in names]
+
+def write_search(found: list[pd.DataFrame], plot: Callable[[pd.DataFrame], Any], path: Path) -> None:
+    "Write what searches have tried, and its picture beside it; nothing, if there were none."
+    if not found: return
+    table = pd.concat(found, ignore_index=True)
+    tables.write_csv(table, path)
+    save_figure(plot(table), path.with_suffix('.png'))
+    print(path.with_suffix('.png'))
+
 # %% ../nbs/13_cli.ipynb #cli00114
 @app.command('tune')
 def tune_command(
     dataset: DatasetOption = 'motionshapes', root: RootOption = '', profile: ProfileOption = 'quick',
     methods: MethodsOption = 'prism', vpc: VpcOption = 1, seeds: SeedsOption = 3,
-    precision: PrecisionOption = '', workers: WorkersOption = 0, yes: YesOption = False, out: FolderOption = '',
+    precision: PrecisionOption = '', augment: AugmentOption = '', steps: StepsOption = '',
+    workers: WorkersOption = 0, yes: YesOption = False, out: FolderOption = '',
 ):
-    "Search learning rates on a validation part of the training split, and remember them; resumes if it was stopped."
+    "Choose learning rates, and with `auto` the training of networks, on validation; resumes if it was stopped."
     names = split_methods(methods)
-    for name in names: tuning.rates_of(name)   # a method that learns nothing is an error before the others start
     check_min('seeds', seeds, 1)
-    config = replace(profiles.get_config(profile, dataset, precision), num_seeds=seeds)
+    def study() -> profiles.StudyConfig:   # with what is remembered by then
+        config = replace(profiles.get_config(profile, dataset, precision), num_seeds=seeds)
+        return protocol.with_protocol(config, augment, steps)
+    config = study()
+    learning = [name for name in names if runs.rate_source(config, name, vpc) or not protocol.is_searched(config)]
+    for name in learning: tuning.rates_of(name)   # a method that learns nothing is an error before the others start
     check_vpc(runs.make_runs(config, names[:1], vpc, root)[0])
     print_precision(config.precision, runs.workload(config, 'minic3d', config.training.width))
-    def search(name: str, max_hours: float) -> pd.DataFrame:
-        jobs = executor.LocalExecutor(workers, max_hours=max_hours)
+    def rates(name: str, jobs: executor.Executor) -> pd.DataFrame:
         return tuning.tune(config, profile, name, vpc, root, jobs)
-    max_hours = 0. if yes else MAX_HOURS
-    found = [estimate.run_within(partial(search, name), max_hours, confirm) for name in names]
-    table = pd.concat(found, ignore_index=True)
+    def training(name: str, jobs: executor.Executor) -> pd.DataFrame:
+        return protocol.choose_protocol(protocol.ProtocolSearch(study(), name, vpc, root), profile, jobs)
     folder = Path(out) if out else papermill.report_dir(profile, dataset)
-    tables.write_csv(table, folder/'tune.csv')
-    save_figure(views.plot_rates(table), folder/'tune.png')
-    print(folder/'tune.png')
+    for_each = partial(search_each, workers=workers, max_hours=0. if yes else MAX_HOURS)
+    write_search(for_each(rates, learning), views.plot_rates, folder/'tune.csv')
+    searched = names if protocol.is_searched(config) else []
+    write_search(for_each(training, searched), views.plot_protocols, folder/'protocol.csv')
 
 # %% ../nbs/13_cli.ipynb #cli00121
 @app.command('compare')
@@ -647,12 +685,13 @@ def compare_command(
     dataset: DatasetOption = 'motionshapes', root: RootOption = '', profile: ProfileOption = 'quick',
     methods: MethodsOption = 'random,dm,prism', vpc: VpcOption = 1, seeds: SeedsOption = 3,
     networks: Annotated[int, typer.Option(help='Networks that are trained on each condensed set.')] = 2,
-    network: NetworkOption = 'minic3d', precision: PrecisionOption = '', workers: WorkersOption = 0,
-    yes: YesOption = False, out: FolderOption = '',
+    network: NetworkOption = 'minic3d', precision: PrecisionOption = '', augment: AugmentOption = '',
+    steps: StepsOption = '', workers: WorkersOption = 0, yes: YesOption = False, out: FolderOption = '',
 ):
     "Condense and evaluate several methods over seeds, and print how they differ; resumes if it was stopped."
     for name, value in dict(seeds=seeds, networks=networks).items(): check_min(name, value, 1)
     config = replace(profiles.get_config(profile, dataset, precision), num_seeds=seeds, num_eval=networks)
+    config = protocol.with_protocol(config, augment, steps)
     rows = {name: runs.make_runs(config, [name], vpc, root, network=network) for name in split_methods(methods)}
     for of_method in rows.values(): check_vpc(of_method[0])
     print_rates(config, rows)
@@ -672,6 +711,7 @@ def print_rates(config: profiles.StudyConfig, rows: dict[str, list[runs.Run]]) -
         recipe = of_method[0].recipe
         source = runs.rate_source(config, method, recipe.vpc)
         if source: print(f'{method}: lr {recipe.lr:g}, {source}', file=sys.stderr)
+        print_protocol(config, method, recipe.vpc, evaluated)
 
 def print_comparison(records: dict[str, list[dict]], folder: Path) -> None:
     "Print and write the tables of a comparison, and what is wrong with its runs."

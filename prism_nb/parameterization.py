@@ -64,6 +64,11 @@ class Parameterization:
         "Count the dense videos per class that all stages embed, for an estimate of the cost."
         return recipe.vpc*recipe.iterations
 
+    @classmethod
+    def num_videos(cls, recipe: RecipeLike) -> int:
+        "Count the videos per class that a network is trained on, at most, for an estimate of the cost."
+        return recipe.vpc
+
     def param_groups(self, lr: float) -> list[dict]:
         "List parameter groups for `torch.optim`."
         raise NotImplementedError

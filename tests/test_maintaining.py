@@ -23,7 +23,7 @@ def clips():
 
 def test_there_is_an_example_for_every_kind_of_part():
     kinds = {title.split()[-1] for title in EXAMPLES}
-    assert kinds == {"objective", "parameterization", "initialization", "network", "method", "set"}
+    assert kinds == {"objective", "parameterization", "initialization", "network", "augmentation", "method", "set"}
 
 
 @pytest.mark.parametrize("title", EXAMPLES)

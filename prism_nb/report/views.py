@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['describe_rates', 'describe_setup', 'add_paper_values', 'comparison_row', 'training_history', 'convergence_table',
            'accuracy_by_class', 'key_frame_counts', 'plot_class', 'plot_flows', 'plot_sensitivity', 'plot_bars',
-           'plot_factors', 'retrieval_table', 'plot_rates']
+           'plot_factors', 'retrieval_table', 'plot_rates', 'plot_protocols']
 
 # %% ../../nbs/report/views.ipynb #d6c2cec8
 import math
@@ -286,5 +286,26 @@ def plot_rates(
     left.set_ylabel('validation top-1 [%]')
     right.set(yscale='log', ylabel='final loss')
     right.legend(frameon=False, fontsize=7, loc='upper left', bbox_to_anchor=(1, 1))
+    fig.tight_layout()
+    return fig
+
+# %% ../../nbs/report/views.ipynb #vws00101
+def plot_protocols(
+    points: pd.DataFrame  # of `protocol.choose_protocol`: method, vpc, augmentation, steps, top1_mean, top1_se, chosen
+) -> Figure:
+    "Draw validation accuracy against the steps of a training; those that were chosen are filled."
+    fig, ax = plt.subplots(figsize=(6.5, 2.8))
+    for key, lines in points.groupby(['method', 'vpc', 'augmentation'], sort=False):
+        method, vpc, augmentation = cast(tuple[str, int, str], key)
+        part = METHODS[method]
+        style = dict(color=part.colour, linestyle='--' if augmentation == 'none' else '-', marker='o', mfc='w')
+        label = f'{part.title}, VPC {vpc}, augmentation {augmentation}'
+        ax.errorbar(lines.steps, lines.top1_mean, lines.top1_se.fillna(0), capsize=3, label=label, **style)
+        chosen = lines[lines.chosen]
+        ax.plot(chosen.steps, chosen.top1_mean, 'o', color=part.colour, zorder=3)
+    ax.set_xscale('log', base=2)
+    ax.xaxis.set_major_formatter('{x:g}')
+    ax.set(xlabel='steps', ylabel='validation top-1 [%]')
+    ax.legend(frameon=False, fontsize=7, loc='upper left', bbox_to_anchor=(1, 1))
     fig.tight_layout()
     return fig

@@ -76,8 +76,9 @@ class DatasetStats:
         return network_cost(network, self.classes, self.frames, self.size, width)
 
     def num_training_videos(self, run: Run) -> int:
-        "Number of videos that a run's networks are trained on."
-        return self.train if METHODS[run.method].full_data else self.classes*run.recipe.vpc
+        "Number of videos that a run's networks are trained on, at most."
+        if METHODS[run.method].full_data: return self.train
+        return min(self.classes*PARAMETERIZATIONS[run.recipe.parameterization].num_videos(run.recipe), self.train)
 
 # %% ../../nbs/study/estimate.ipynb #est00001
 def dataset_stats(run: Run) -> DatasetStats:
@@ -101,7 +102,7 @@ def condensation_flops(run: Run, stats: DatasetStats) -> float:
 def evaluation_flops(run: Run, stats: DatasetStats) -> float:
     "Count the FLOPs to train and test the evaluated networks."
     config = run.config
-    passes = 3*config.training.epochs*stats.num_training_videos(run) + stats.test
+    passes = 3*config.training.num_seen(stats.num_training_videos(run)) + stats.test
     return config.num_eval*passes*stats.cost(run.network, config.training.width).flops
 
 # %% ../../nbs/study/estimate.ipynb #f6609b2a

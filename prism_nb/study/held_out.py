@@ -38,11 +38,11 @@ def exact_target(
     network: torch.nn.Module,
     label: int                 # the class
 ) -> Tensor:                   # as the objective's
-    "Compute the target of a class from all its training clips and their mirror images."
+    "Compute the target of a class from all its training clips, and their mirror images where those are drawn, too."
     clips, objective = condenser.clips, condenser.targets.objective
     indices = torch.from_numpy(clips.indices_of_class(label))
     total, weight = torch.zeros(()), 0
-    for flipped in (False, True):
+    for flipped in (False, True) if clips.flips else (False,):
         for chunk in indices.split(CLIPS_AT_ONCE):
             real = clips.batch(chunk.numpy(), torch.full((len(chunk),), flipped))
             target = objective.target(network, real, label)

@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['load_clips', 'load_index', 'clips_cache', 'load_clips_once', 'Run', 'tuned_settings', 'with_learning_rates',
-           'rate_source', 'full_data_config', 'workload', 'resolve_training', 'resolve_recipe', 'make_runs',
-           'run_from_dict', 'num_steps']
+           'rate_source', 'full_data_config', 'workload', 'protocol_key', 'resolve_protocol', 'resolve_training',
+           'resolve_recipe', 'make_runs', 'describe_training', 'protocol_source', 'run_from_dict', 'num_steps',
+           'num_training_videos']
 
 # %% ../../nbs/study/runs.ipynb #i02c9cda
 from collections.abc import Iterator
@@ -19,7 +20,7 @@ import pandas as pd
 from ..core.errors import PrismError, check_choice, check_min
 from ..core.paths import data_dir
 from ..core.process import platform_key
-from ..core.registry import INITIALIZATIONS, METHODS, NETWORKS, PARAMETERIZATIONS
+from ..core.registry import AUGMENTATIONS, INITIALIZATIONS, METHODS, NETWORKS, PARAMETERIZATIONS
 from ..core.rng import stable_hash
 from ..core.source import source_hash
 from ..data import datasets
@@ -29,7 +30,7 @@ from ..evaluation import TrainConfig
 from ..parameterization import check_has_condensed_set
 from ..recipe import Recipe, make_recipe
 from .precision import Workload, resolve_precision
-from .profiles import StudyConfig
+from .profiles import AUTO, StudyConfig
 
 # %% ../../nbs/study/runs.ipynb #c14cd595
 def load_clips(
@@ -99,21 +100,24 @@ class Run:
         return range(self.seed*self.config.num_eval, (self.seed + 1)*self.config.num_eval)
 
     def modules(self) -> list[str]:
-        "List the modules that define the recipe's parts and the evaluated network."
-        return [*self.recipe.modules(), NETWORKS.module(self.network)]
+        "List the modules that define the recipe's parts, the evaluated network and its augmentation."
+        evaluated = NETWORKS.module(self.network), AUGMENTATIONS.module(self.config.training.augmentation)
+        return [*self.recipe.modules(), *evaluated]
 
     def condensed_id(self, device_type: str = '') -> str:
         "Hash of everything that decides the condensed set, and what is measured while it is condensed."
         watched = asdict(self.config.training) if self.config.num_snapshots else None
         points = self.config.held_out_points
         measuring = ['prism_nb.study.held_out'] if points else []
-        code = source_hash('prism_nb.condensation', 'prism_nb.evaluation', *measuring, *self.recipe.modules())
+        augmentation = [AUGMENTATIONS.module(self.config.training.augmentation)] if watched else []
+        modules = *measuring, *self.recipe.modules(), *augmentation
+        code = source_hash('prism_nb.condensation', 'prism_nb.evaluation', *modules)
         return stable_hash(asdict(self.recipe), self.seed, self.eval_split, self.config.num_snapshots, points, watched,
                            self.clips().content_hash, platform_key(device_type), code)
 
     def run_id(self, device_type: str = '') -> str:
         "Hash of everything that decides the run's numbers."
-        code = source_hash(NETWORKS.module(self.network))
+        code = source_hash(NETWORKS.module(self.network), AUGMENTATIONS.module(self.config.training.augmentation))
         return stable_hash(self.condensed_id(device_type), METHODS[self.method].full_data, self.network, code,
                            asdict(self.config.training), [*self.eval_seeds()])
 
@@ -176,6 +180,18 @@ def workload(config: StudyConfig, network: str, width: float) -> Workload:
     "Describe the passes of a network through the clips of a study."
     return Workload(network, config.sampling.num_frames, config.crop.crop, width)
 
+def protocol_key(method: str, network: str) -> str:
+    "Name a method and the network that is evaluated, in what is remembered of a data set."
+    return f'{method} {network}'
+
+def resolve_protocol(config: StudyConfig, method: str, vpc: int, network: str) -> StudyConfig:
+    "Let the evaluated networks be trained as the study asks, or as was chosen for the method on validation."
+    found = config.protocols.get(str(vpc), {}).get(protocol_key(method, network), {})
+    chosen = {name: found.get(name, getattr(config.training, name)) if value == AUTO else value
+              for name, value in config.protocol.items()}
+    flips = datasets.get_dataset(config.dataset).flips
+    return replace(config, training=replace(config.training, flips=flips, **chosen), protocol={}, protocols={})
+
 def resolve_training(config: StudyConfig, network: str) -> StudyConfig:
     "Let the evaluated networks compute in the precision of the study."
     precision = resolve_precision(config.precision, workload(config, network, config.training.width))
@@ -206,11 +222,27 @@ def make_runs(
         full_data = METHODS[method].full_data
         recipe = make_recipe(method) if full_data else \
             make_recipe(method, with_learning_rates(config, method, vpc, overrides), vpc=vpc, **overrides)
-        own_config = resolve_training(full_data_config(config) if full_data else config, network)
+        own_config = resolve_protocol(full_data_config(config) if full_data else config, method, vpc, network)
+        own_config = resolve_training(own_config, network)
         check_has_condensed_set(recipe.parameterization)
         if 'precision' not in overrides and not full_data: recipe = resolve_recipe(config, recipe)
         runs += [Run(own_config, method, recipe, seed, root, eval_split, network) for seed in range(config.num_seeds)]
     return runs
+
+# %% ../../nbs/study/runs.ipynb #run00104
+def describe_training(training: TrainConfig) -> str:
+    "Describe how long a network is trained, and with which augmentation."
+    length = f'{training.steps} steps' if training.steps else f'{training.epochs} epochs'
+    return f'{length}, augmentation {training.augmentation}'
+
+def protocol_source(config: StudyConfig, method: str, vpc: int, network: str) -> str:
+    "Describe how the networks that evaluate a method are trained, if validation decides; '' if it does not."
+    if AUTO not in config.protocol.values(): return ''
+    found = config.protocols.get(str(vpc), {}).get(protocol_key(method, network))
+    text = describe_training(resolve_protocol(config, method, vpc, network).training)
+    if found: return f'{text}, chosen by `prism-nb tune` on {found["day"]}'
+    return (f"{text}, the profile's; `prism-nb tune --dataset {config.dataset} --method {method} --vpc {vpc} "
+            '--augment auto --steps auto` chooses them on validation')
 
 # %% ../../nbs/study/runs.ipynb #0855fc43
 def run_from_dict(
@@ -238,4 +270,11 @@ def num_steps(
     init = INITIALIZATIONS[recipe.init]
     feature_epochs = init(recipe.options_for(init)).feature_epochs
     networks = config.num_eval + (config.num_snapshots if iterations else 0)
-    return iterations + feature_epochs + config.training.epochs*networks
+    return iterations + feature_epochs + config.training.num_epochs(num_training_videos(run))*networks
+
+def num_training_videos(run: Run) -> int:
+    "Count the videos that a network of a run is trained on, at most."
+    clips = run.clips()
+    if METHODS[run.method].full_data: return len(clips.train)
+    videos = PARAMETERIZATIONS[run.recipe.parameterization].num_videos(run.recipe)
+    return min(len(clips.class_names)*videos, len(clips.train))
