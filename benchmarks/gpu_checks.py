@@ -69,8 +69,8 @@ def relative_error(a, b):
 
 
 def combinations():
-    """List every objective with every parameterization that has a condensed set."""
-    names = [name for name in PARAMETERIZATIONS if not PARAMETERIZATIONS[name].is_stage]
+    """List every objective with every parameterization that learns and has a condensed set."""
+    names = [name for name, part in PARAMETERIZATIONS.items() if not part.is_stage and part.learning_rates]
     return [*product(OBJECTIVES, names)]
 
 

@@ -29,6 +29,7 @@ class Objective:
     real_passes = 1.        # cost: forward passes per real clip and iteration, or what takes as long
     video_passes = 2.       # the same per synthetic video
     real_at_once = 0        # memory: real clips embedded at a time, without a graph; 0: the whole batch, with one
+    target_is_mean = False  # whether a target is a mean over clips, so that the held-out loss can be measured
 
     def __init__(self,
         options: Any = None   # an instance of the subclass's `Options`, if it has any
@@ -70,6 +71,7 @@ class DistributionMatching(Objective):
     title = 'Distribution matching'
     cache_targets = True
     real_at_once = CHUNK
+    target_is_mean = True
 
     @torch.no_grad()
     def target(self, network: Embedder, real: Tensor, label: int) -> Tensor: # (1,D)

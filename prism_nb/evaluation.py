@@ -266,6 +266,7 @@ def evaluate(
 ) -> Accuracy:
     "Train on `condensed`, test on the test split of `clips`."
     check_comparable(condensed, clips)
+    config = replace(config, flips=config.flips and clips.flips)
     with explain_gpu_memory_error(f'evaluating {network}, seed {seed}'):
         model, _ = train(condensed, network, seed, config)
         logits = predict(model, clips.test, precision=config.precision)

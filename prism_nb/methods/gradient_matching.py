@@ -31,6 +31,7 @@ class GradientMatching(Objective):
     title = 'Gradient matching'
     real_passes = 3.
     video_passes = 6.
+    target_is_mean = True
 
     def target(self, network: nn.Module, real: Tensor, label: int) -> Tensor: # (parameters,)
         "Compute the gradient of the loss of real clips with respect to the weights."

@@ -19,17 +19,18 @@ AFFECTS_RESULTS = False
 # %% ../../nbs/study/convergence.ipynb #a786c66f
 MIN_POINTS = 10   # of a loss that can be judged
 
-def judged_losses(record: dict) -> list[float]: # empty, if nothing was learned
-    "Return the held-out losses of a run, or if they are too few, the losses of its iterations."
-    held_out = [point['loss'] for point in record.get('held_out', [])]
-    return held_out if len(held_out) >= MIN_POINTS else list(record.get('losses', []))
+def judged_losses(records: list[dict]) -> list[list[float]]: # of the runs that learned something
+    "Return the held-out losses of some runs if all have enough of them, or else the losses of their iterations."
+    learned = [record for record in records if len(record.get('losses', []))]
+    held_out = [[point['loss'] for point in record.get('held_out', [])] for record in learned]
+    if len({len(losses) for losses in held_out}) == 1 and len(held_out[0]) >= MIN_POINTS: return held_out
+    return [list(record['losses']) for record in learned]
 
 # %% ../../nbs/study/convergence.ipynb #cvg00006
 def final_losses(records: list[dict]) -> tuple[float, float]: # means over the records; nan, if nothing was learned
     "Compute the mean loss in the last tenth of the iterations, and in the tenth before it."
     last, before = [], []
-    for record in records:
-        losses = judged_losses(record)
+    for losses in judged_losses(records):
         if len(losses) < 2: continue
         n = max(1, len(losses)//10)
         last.append(fmean(losses[-n:]))
@@ -43,7 +44,7 @@ MAX_ABOVE_MINIMUM = .05  # of the smoothed loss at the end
 # %% ../../nbs/study/convergence.ipynb #cvg000b0
 def mean_losses(records: list[dict]) -> np.ndarray: # (iterations,); empty, if nothing was learned
     "Average the losses of some runs, iteration by iteration."
-    of_runs = [losses for losses in map(judged_losses, records) if losses]
+    of_runs = judged_losses(records)
     return np.mean(of_runs, 0) if of_runs else np.empty(0)
 
 # %% ../../nbs/study/convergence.ipynb #cvg000c0

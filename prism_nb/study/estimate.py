@@ -117,8 +117,8 @@ def target_flops(run: Run, stats: DatasetStats) -> float:
 def held_out_flops(run: Run, stats: DatasetStats) -> float:
     "Count the FLOPs to measure the held-out loss of a run, without its exact targets."
     recipe, points = run.recipe, run.config.held_out_points
-    if not points or not recipe.iterations: return 0.
     objective = OBJECTIVES[recipe.objective]
+    if not points or not recipe.iterations or not objective.target_is_mean: return 0.
     passes = (points + 1)*objective.video_passes/2*stats.classes*recipe.vpc   # no backward pass
     return num_networks(objective)*passes*stats.cost(recipe.network, recipe.width).flops
 
@@ -126,8 +126,8 @@ def held_out_flops(run: Run, stats: DatasetStats) -> float:
 def exact_target_flops(run: Run, stats: DatasetStats) -> float:
     "Count the FLOPs to compute the exact targets of a run's held-out networks, and the noise of a batch."
     recipe = run.recipe
-    if not run.config.held_out_points or not recipe.iterations: return 0.
     objective = OBJECTIVES[recipe.objective]
+    if not run.config.held_out_points or not recipe.iterations or not objective.target_is_mean: return 0.
     passes = objective.real_passes*(2*stats.train + NUM_BATCHES*recipe.batch_real*stats.classes)
     return num_networks(objective)*passes*stats.cost(recipe.network, recipe.width).flops
 

@@ -9,7 +9,9 @@ __all__ = ['NUM_NETWORKS', 'CLIPS_AT_ONCE', 'NUM_BATCHES', 'FEW_NETWORKS', 'NUM_
 
 # %% ../../nbs/study/held_out.ipynb #hel00003
 from dataclasses import asdict, dataclass
+from itertools import product
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -40,13 +42,15 @@ def exact_target(
 ) -> Tensor:                   # as the objective's
     "Compute the target of a class from all its training clips, and their mirror images where those are drawn, too."
     clips, objective = condenser.clips, condenser.targets.objective
-    indices = torch.from_numpy(clips.indices_of_class(label))
-    total, weight = torch.zeros(()), 0
-    for flipped in (False, True) if clips.flips else (False,):
-        for chunk in indices.split(CLIPS_AT_ONCE):
-            real = clips.batch(chunk.numpy(), torch.full((len(chunk),), flipped))
+    indices, flips = clips.indices_of_class(label), (False, True) if clips.flips else (False,)
+    total, weight = torch.zeros(()), 0.
+    for num_clips in np.unique(clips.num_clips[indices]).tolist():
+        alike = torch.from_numpy(indices[clips.num_clips[indices] == num_clips])
+        for chunk, flipped, which in product(alike.split(CLIPS_AT_ONCE), flips, range(num_clips)):
+            real = clips.batch(chunk.numpy(), torch.full((len(chunk),), flipped), which)
             target = objective.target(network, real, label)
-            total, weight = total.to(target) + len(chunk)*target, weight + len(chunk)
+            share = len(chunk)/num_clips
+            total, weight = total.to(target) + share*target, weight + share
     return total/weight
 
 # %% ../../nbs/study/held_out.ipynb #hel00009

@@ -53,7 +53,7 @@ def plan_claim(claim: Claim, rows: dict[Any, list[Run]]) -> PlannedClaim:
     "Plan a claim; a row that is not among `rows`, because it follows from others, is taken to be like them."
     def about(runs): return runs[0].recipe.vpc, runs[0].network, runs[0].config.training
     own = next(rows[row] for row in claim.weights if row in rows)
-    alike = sum(about(runs) == about(own) for runs in rows.values())
+    alike = max(2, sum(about(runs) == about(own) for runs in rows.values()))   # a pair alone has its own scatter
     return PlannedClaim(claim.text, own[0].recipe.vpc, alike, len(claim.weights), len(own), own[0].config.num_eval)
 
 # %% ../../nbs/study/plan.ipynb #pln000b7

@@ -58,10 +58,14 @@ def condense_and_measure(
     "Condense, and measure accuracy and the held-out loss at evenly spaced iterations; the loss at the end, too."
     iterations, config = run.recipe.iterations, run.config
     path = run.condensed_path('-curve.json')   # where a run that resumes finds the curves so far
-    curves = read_record(path) or dict(curve=[], held_out=[])
-    done = {name: [point['iteration'] for point in points] for name, points in curves.items()}
-    snapshots = {*measured_iterations(iterations, config.num_snapshots)}.difference(done['curve'])
-    points = {*measured_iterations(iterations, config.held_out_points)}.difference(done['held_out'])
+    curves = read_record(path)
+    snapshots = {*measured_iterations(iterations, config.num_snapshots)}
+    points = {*measured_iterations(iterations, config.held_out_points if exact else 0)}
+    if curves is None:
+        curves = dict(curve=[], held_out=[])
+        if points | snapshots: delete_checkpoints(condenser.run_id)   # of a run that measured nothing
+    snapshots = snapshots.difference(point['iteration'] for point in curves['curve'])
+    points = points.difference(point['iteration'] for point in curves['held_out'])
     for iteration in condenser.iterate():
         if iteration in points and exact:
             curves['held_out'].append(dict(iteration=iteration, loss=held_out_loss(condenser, exact)))
@@ -83,7 +87,8 @@ def load_or_condense(
         history, condensed = read_record(run.condensed_path('.json')), try_load(path)
         if history and condensed: return condensed, history
         condenser = Condenser(clips, run.recipe, run.seed)
-        exact = held_out(condenser) if run.recipe.iterations and run.config.held_out_points else None
+        measures = run.config.held_out_points and condenser.targets.objective.target_is_mean
+        exact = held_out(condenser) if run.recipe.iterations and measures else None
         curves = condense_and_measure(condenser, run, clips, exact)
         condensed = condenser.to_condensed()
         movement = history_of(condenser).mean_movement()
