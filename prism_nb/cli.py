@@ -174,7 +174,7 @@ PrecisionOption = Annotated[str, typer.Option(
          + ', '.join(PRECISIONS) + "; default: the profile's.")]
 VpcOption = Annotated[int, typer.Option(help='Videos per class.')]
 SeedsOption = Annotated[int, typer.Option(help='Condensation seeds of each method.')]
-AUTO_HELP = "auto, as `tune` has chosen on validation; default: the profile's; auto for data sets without settings there."
+AUTO_HELP = "auto, as `tune` has chosen on validation; default: the profile's, or auto if it has none of its own."
 AugmentOption = Annotated[str, typer.Option(
     help='Augmentation of the videos that a network is trained on: ' + ', '.join(AUGMENTATIONS) + f', or {AUTO_HELP}')]
 StepsOption = Annotated[str, typer.Option(help=f'Steps that a network is trained for: a number, or {AUTO_HELP}')]
