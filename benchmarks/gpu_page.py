@@ -194,7 +194,7 @@ PAIRS = [("dm", "random"), ("prism", "random"), ("prism", "dm"), ("prism-gradien
 
 
 def headline(rows):
-    """Tabulate the headline, and paired differences over the splits."""
+    """Tabulate the headline, and paired differences over the splits; three splits are too few for a verdict."""
     if rows.empty:
         return "Not measured."
     columns = [name for name in rows.columns if name.startswith("top1_network")]
@@ -211,7 +211,7 @@ def headline(rows):
             found = paired_interval(records_of(by_method[better]), records_of(by_method[worse]))
             differences.append({"difference": f"{better} − {worse}", "points": f"{found['difference']:+.1f}",
                                 "95 % interval": f"{found['low']:+.1f} to {found['high']:+.1f}",
-                                "splits": found["seeds"], "": found["verdict"]})
+                                "splits": found["seeds"]})
     return "\n\n".join(markdown_table(part) for part in (table, pd.DataFrame(differences)) if len(part))
 
 

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['AFFECTS_RESULTS', 'MAX_P', 'MIN_MOVEMENT', 'MAX_FALL', 'MAX_RISE', 'chance_p_value', 'chance_warning',
-           'movement_warning', 'convergence_warning', 'record_warnings']
+           'movement_warning', 'convergence_warning', 'row_convergence_warning', 'record_warnings']
 
 # %% ../../nbs/study/diagnostics.ipynb #dgn00003
 import math
@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from scipy.stats import binomtest
 
 from ..evaluation import Accuracy
-from .convergence import assess_convergence
+from .convergence import FINISHED, MAX_CHANGE, Convergence, assess_convergence
 
 AFFECTS_RESULTS = False
 
@@ -60,6 +60,17 @@ def convergence_warning(losses: list[float]) -> str: # one per iteration; '': no
     return (f"not converged: the loss {'fell' if change < 0 else 'rose'} by {100*abs(change):.0f} % "
             f'in the last tenth of the iterations; {advice}')
 
+# %% ../../nbs/study/diagnostics.ipynb #5244ab7a
+def row_convergence_warning(found: Convergence) -> str: # '': no warning
+    "Warn if the runs of a row have not finished; a loss of a few iterations cannot be judged."
+    if found.state == FINISHED or math.isnan(found.change): return ''
+    if abs(found.change) >= MAX_CHANGE:
+        what = f"{'fell' if found.change < 0 else 'rose'} by {100*abs(found.change):.0f} % in the last tenth of the run"
+    else:
+        what = f'ended {100*found.above_minimum:.0f} % above its minimum'
+    advice = 'more iterations may help' if found.change <= -MAX_CHANGE else 'a lower learning rate may help'
+    return f'not converged: the loss {what}; {advice}'
+
 # %% ../../nbs/study/diagnostics.ipynb #dgn00020
 def record_warnings(records: list[dict]) -> list[str]: # one sentence each
     "List what is wrong with the runs of one row."
@@ -68,8 +79,6 @@ def record_warnings(records: list[dict]) -> list[str]: # one sentence each
     if not good: return failed
     accuracies = [Accuracy(**score) for record in good for score in record['scores']]
     movements = [record['movement'] for record in good if record['losses']]
-    losses = [*map(list, zip(*(record['losses'] for record in good)))]
-    mean_losses = [sum(of_iteration)/len(of_iteration) for of_iteration in losses]
     found = [chance_warning(accuracies), movement_warning(min(movements, default=None)),
-             convergence_warning(mean_losses)]
+             row_convergence_warning(assess_convergence(good))]
     return failed + [warning for warning in found if warning]
