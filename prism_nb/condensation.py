@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['MAX_BATCH_BYTES', 'DIVERGED', 'run_id', 'total_losses', 'CondenserState', 'start_parameterization', 'class_batches',
-           'video_gradient', 'check_divergence', 'CheckpointedState', 'Condenser', 'History', 'history_of',
-           'condense_with_history', 'condense', 'insertion_events', 'snapshots']
+           'video_gradient', 'check_divergence', 'CheckpointedState', 'set_learning_rates', 'Condenser', 'History',
+           'history_of', 'condense_with_history', 'condense', 'insertion_events', 'snapshots']
 
 # %% ../nbs/12_condensation.ipynb #11d65d05
 import math
@@ -83,7 +83,6 @@ class CondenserState:
         self.parameters = start_parameterization(self)
         self.start = self.first_videos()                   # (classes,T,3,H,W), dense
         self.optimizer = torch.optim.SGD(self.parameters.param_groups(recipe.lr), recipe.lr, recipe.momentum)
-        self.learning_rates = [group['lr'] for group in self.optimizer.param_groups]   # at the start
         self.seconds = time.perf_counter() - started       # spent on everything, the targets included
 
     def initial_videos(self) -> Tensor: # (N,T,3,H,W), on the device
@@ -211,6 +210,12 @@ class CheckpointedState(CondenserState):
         "Restore the last checkpoint, if there is one."
         if state := load_checkpoint(self.run_id): self.load_state_dict(state)
 
+# %% ../nbs/12_condensation.ipynb #3633e404
+def set_learning_rates(condenser: CondenserState) -> None:
+    "Let the learning rates fall to what the next step has."
+    share = LR_DECAYS[condenser.recipe.lr_decay](condenser.iteration/condenser.recipe.iterations)
+    for group in condenser.optimizer.param_groups: group['lr'] = group.setdefault('initial_lr', group['lr'])*share
+
 # %% ../nbs/12_condensation.ipynb #d62131ac
 class Condenser(CheckpointedState):
     "Condense: draw a network, take a step of SGD, insert frames; iteration by iteration, resumable."
@@ -218,11 +223,6 @@ class Condenser(CheckpointedState):
         "Load this iteration's targets, if they are cached, and draw its network."
         self.targets.load(self.iteration)
         reset_parameters(self.network, self.rng('network'))
-
-    def set_learning_rates(self) -> None:
-        "Let the learning rates fall to what this iteration has."
-        share = LR_DECAYS[self.recipe.lr_decay](self.iteration/self.recipe.iterations)
-        for group, lr in zip(self.optimizer.param_groups, self.learning_rates): group['lr'] = lr*share
 
     def step(self) -> None:
         "Do one iteration: gradient of the dense videos, backpropagated to what is stored; a step of SGD; insertion."
@@ -233,7 +233,7 @@ class Condenser(CheckpointedState):
             losses, gradient = video_gradient(self, videos)
             check_divergence(self, losses)
             videos.backward(gradient)
-        self.set_learning_rates()
+        set_learning_rates(self)
         self.optimizer.step()
         self.optimizer.zero_grad()
         if self.schedule.allows(self.iteration): self.insert_frames(gradient)

@@ -355,7 +355,7 @@ def plot_forest(
     limit = 1.05*largest_value(claims)
     ax.set(xlabel='difference of top-1 [points], 95 % interval', xlim=(-limit, limit), ylim=(-.7, len(claims) - .3))
     ax.set_yticks(y, claims.claim, fontsize=7)
-    ax.legend(frameon=False, fontsize=7, ncols=4, loc='lower right', bbox_to_anchor=(1, 1))
+    if len(claims): ax.legend(frameon=False, fontsize=7, ncols=4, loc='lower right', bbox_to_anchor=(1, 1))
     return fig
 
 # %% ../../nbs/report/figures.ipynb #20882a49
