@@ -59,8 +59,8 @@ def describe_setup(
     shape = f'{config.sampling.num_frames}×{config.crop.crop}×{config.crop.crop}'
     def amount(vpc):
         iterations, training = config.for_vpc(vpc).recipe_defaults['iterations'], config.for_vpc(vpc).training
-        return (f'VPC {vpc}: {iterations} iterations, {training.epochs} epochs of evaluation '
-                f'in batches of {training.batch}')
+        length = 'evaluation as chosen on validation' if config.protocol else f'{training.epochs} epochs of evaluation'
+        return f'VPC {vpc}: {iterations} iterations, {length} in batches of {training.batch}'
     full = config.full_training
     whole = [f'whole data: {full.epochs} epochs in batches of {full.batch}'] if full_data else []
     amounts = '; '.join([*map(amount, vpcs), *whole])

@@ -241,6 +241,7 @@ def protocol_source(config: StudyConfig, method: str, vpc: int, network: str) ->
     found = config.protocols.get(str(vpc), {}).get(protocol_key(method, network))
     text = describe_training(resolve_protocol(config, method, vpc, network).training)
     if found: return f'{text}, chosen by `prism-nb tune` on {found["day"]}'
+    if not method or network != Recipe.network: return f"{text}, the profile's"   # `tune` cannot choose them
     return (f"{text}, the profile's; `prism-nb tune --dataset {config.dataset} --method {method} --vpc {vpc} "
             '--augment auto --steps auto` chooses them on validation')
 
