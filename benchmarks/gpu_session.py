@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pandas as pd
 import psutil
-import torch
 from csv_files import write_csv
 from loops import Size
 
 from prism_nb.core.errors import PrismError
 from prism_nb.core.files import write_json
+from prism_nb.core.process import release_gpu_memory
 
 
 class Skip(Exception):
@@ -89,8 +89,7 @@ class SmallScale(Scale):
 def release_memory():
     """Free what nothing refers to any more, on the GPU, too."""
     gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
+    release_gpu_memory()
 
 
 class Session:

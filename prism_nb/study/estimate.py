@@ -25,12 +25,12 @@ from ..condensation import MAX_BATCH_BYTES
 from ..core.errors import PrismError, WriteError
 from ..core.paths import data_dir
 from ..core.process import device_name, free_gpu_bytes, get_device, is_gpu
-from ..core.registry import INITIALIZATIONS, METHODS, NETWORKS, OBJECTIVES, PARAMETERIZATIONS
+from ..core.registry import INITIALIZATIONS, NETWORKS, OBJECTIVES, PARAMETERIZATIONS
 from ..data.cache import cache_shape
 from ..data.clips import MAX_GPU_SHARE
 from .held_out import NUM_BATCHES, num_networks
 from .precision import Workload, expected_seconds_per_clip
-from .runs import Run, load_index
+from .runs import Run, load_index, num_training_videos
 
 # %% ../../nbs/study/estimate.ipynb #0e7f76f5
 class NetworkCost(NamedTuple):
@@ -77,8 +77,7 @@ class DatasetStats:
 
     def num_training_videos(self, run: Run) -> int:
         "Number of videos that a run's networks are trained on, at most."
-        if METHODS[run.method].full_data: return self.train
-        return min(self.classes*PARAMETERIZATIONS[run.recipe.parameterization].num_videos(run.recipe), self.train)
+        return num_training_videos(run, self.classes, self.train)
 
 # %% ../../nbs/study/estimate.ipynb #est00001
 def dataset_stats(run: Run) -> DatasetStats:
@@ -116,18 +115,16 @@ def target_flops(run: Run, stats: DatasetStats) -> float:
 # %% ../../nbs/study/estimate.ipynb #5b62167b
 def held_out_flops(run: Run, stats: DatasetStats) -> float:
     "Count the FLOPs to measure the held-out loss of a run, without its exact targets."
-    recipe, points = run.recipe, run.config.held_out_points
-    objective = OBJECTIVES[recipe.objective]
-    if not points or not recipe.iterations or not objective.target_is_mean: return 0.
-    passes = (points + 1)*objective.video_passes/2*stats.classes*recipe.vpc   # no backward pass
+    if not run.measures_held_out(): return 0.
+    recipe, objective = run.recipe, OBJECTIVES[run.recipe.objective]
+    passes = (run.config.held_out_points + 1)*objective.video_passes/2*stats.classes*recipe.vpc   # no backward pass
     return num_networks(objective)*passes*stats.cost(recipe.network, recipe.width).flops
 
 # %% ../../nbs/study/estimate.ipynb #e534683c
 def exact_target_flops(run: Run, stats: DatasetStats) -> float:
     "Count the FLOPs to compute the exact targets of a run's held-out networks, and the noise of a batch."
-    recipe = run.recipe
-    objective = OBJECTIVES[recipe.objective]
-    if not run.config.held_out_points or not recipe.iterations or not objective.target_is_mean: return 0.
+    if not run.measures_held_out(): return 0.
+    recipe, objective = run.recipe, OBJECTIVES[run.recipe.objective]
     passes = objective.real_passes*(2*stats.train + NUM_BATCHES*recipe.batch_real*stats.classes)
     return num_networks(objective)*passes*stats.cost(recipe.network, recipe.width).flops
 

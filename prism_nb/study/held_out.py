@@ -8,6 +8,7 @@ __all__ = ['NUM_NETWORKS', 'CLIPS_AT_ONCE', 'NUM_BATCHES', 'FEW_NETWORKS', 'NUM_
            'held_out_loss', 'measured_iterations']
 
 # %% ../../nbs/study/held_out.ipynb #hel00003
+from copy import deepcopy
 from dataclasses import asdict, dataclass
 from itertools import product
 
@@ -23,7 +24,7 @@ from ..core.registry import NETWORKS, OBJECTIVES
 from ..core.rng import seeded_generator, stable_hash
 from ..core.source import source_hash
 from ..dm import Objective
-from ..networks import autocast_precision, build, reset_parameters
+from ..networks import autocast_precision, reset_parameters
 from ..targets import sample_real_batch
 
 # %% ../../nbs/study/held_out.ipynb #hel00006
@@ -121,10 +122,8 @@ def compute_held_out(condenser: CondenserState, networks: int) -> tuple[Tensor, 
     return torch.stack(targets), torch.stack(noise)
 
 def held_out_network(condenser: CondenserState) -> torch.nn.Module:
-    "Build the network of a condensation, for other weights."
-    recipe, (_, frames, size, _, _) = condenser.recipe, condenser.clips.shape
-    network = build(recipe.network, len(condenser.clips.class_names), frames, size, recipe.width)
-    return network.to(get_device()).requires_grad_(False)
+    "Copy the network of a condensation, for other weights."
+    return deepcopy(condenser.network)
 
 # %% ../../nbs/study/held_out.ipynb #hel00014
 def held_out(condenser: CondenserState) -> HeldOut:

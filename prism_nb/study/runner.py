@@ -87,8 +87,7 @@ def load_or_condense(
         history, condensed = read_record(run.condensed_path('.json')), try_load(path)
         if history and condensed: return condensed, history
         condenser = Condenser(clips, run.recipe, run.seed)
-        measures = run.config.held_out_points and condenser.targets.objective.target_is_mean
-        exact = held_out(condenser) if run.recipe.iterations and measures else None
+        exact = held_out(condenser) if run.measures_held_out() else None
         curves = condense_and_measure(condenser, run, clips, exact)
         condensed = condenser.to_condensed()
         movement = history_of(condenser).mean_movement()

@@ -20,7 +20,7 @@ import pandas as pd
 from ..core.errors import PrismError, check_choice, check_min
 from ..core.paths import data_dir
 from ..core.process import platform_key
-from ..core.registry import AUGMENTATIONS, INITIALIZATIONS, METHODS, NETWORKS, PARAMETERIZATIONS
+from ..core.registry import AUGMENTATIONS, INITIALIZATIONS, METHODS, NETWORKS, OBJECTIVES, PARAMETERIZATIONS
 from ..core.rng import stable_hash
 from ..core.source import source_hash
 from ..data import datasets
@@ -98,6 +98,11 @@ class Run:
     def eval_seeds(self) -> range:
         "Seeds of the evaluated networks; each condensation seed has its own."
         return range(self.seed*self.config.num_eval, (self.seed + 1)*self.config.num_eval)
+
+    def measures_held_out(self) -> bool:
+        "Tell whether its held-out loss is measured while it is condensed."
+        measurable = OBJECTIVES[self.recipe.objective].target_is_mean
+        return self.config.held_out_points > 0 and self.recipe.iterations > 0 and measurable
 
     def modules(self) -> list[str]:
         "List the modules that define the recipe's parts, the evaluated network and its augmentation."
@@ -271,11 +276,15 @@ def num_steps(
     init = INITIALIZATIONS[recipe.init]
     feature_epochs = init(recipe.options_for(init)).feature_epochs
     networks = config.num_eval + (config.num_snapshots if iterations else 0)
-    return iterations + feature_epochs + config.training.num_epochs(num_training_videos(run))*networks
-
-def num_training_videos(run: Run) -> int:
-    "Count the videos that a network of a run is trained on, at most."
     clips = run.clips()
-    if METHODS[run.method].full_data: return len(clips.train)
-    videos = PARAMETERIZATIONS[run.recipe.parameterization].num_videos(run.recipe)
-    return min(len(clips.class_names)*videos, len(clips.train))
+    videos = num_training_videos(run, len(clips.class_names), len(clips.train))
+    return iterations + feature_epochs + config.training.num_epochs(videos)*networks
+
+def num_training_videos(
+    run: Run,
+    classes: int,
+    train: int   # training clips
+) -> int:
+    "Count the videos that a network of a run is trained on, at most."
+    if METHODS[run.method].full_data: return train
+    return min(classes*PARAMETERIZATIONS[run.recipe.parameterization].num_videos(run.recipe), train)
