@@ -257,7 +257,7 @@ class Child:
     def __init__(self, data, size, iterations, out):
         numbers = [size.frames, size.pixels, size.classes, size.width, iterations]
         command = [sys.executable, HERE / "condense_noise.py", *map(str, numbers), out]
-        settings = {**os.environ, "PRISM_DATA": data}
+        settings = {**os.environ, "PRISM_DATA": data, "PYTHONPATH": str(HERE.parent)}
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=settings)
 
     def wait_for(self, iteration):
