@@ -13,7 +13,7 @@ from prism_nb.condensed import CondensedSet
 from prism_nb.core.process import get_device
 from prism_nb.core.rng import fork_rng_at, seeded_generator
 from prism_nb.data.clips import from_array
-from prism_nb.dm import CHUNK
+from prism_nb.dm import clips_at_once
 from prism_nb.evaluation import TrainConfig, evaluate, predict, shuffled_batches, train_epoch
 from prism_nb.networks import MiniC3D, autocast_precision, build, reset_parameters
 from prism_nb.recipe import make_recipe
@@ -131,7 +131,7 @@ def measure_insertion(results, clips, size, rounds=ROUNDS):
 def embed_in_precision(network, clips, precision, batch):
     """Embed the first `batch` clips, as many at a time as distribution matching does."""
     with autocast_precision(precision):
-        for chunk in clips.batch(range(batch)).split(CHUNK):
+        for chunk in clips.batch(range(batch)).split(clips_at_once()):
             network.embed(chunk)
 
 

@@ -34,7 +34,7 @@ from .core.source import source_hash
 from .data.clips import Clips
 from .initialization import initial_videos
 from .insertion import Schedule
-from .networks import autocast_precision, build, reset_parameters
+from .networks import autocast_precision, build
 from .parameterization import check_has_condensed_set
 from .recipe import LR_DECAYS, Recipe
 from .targets import Targets
@@ -222,7 +222,7 @@ class Condenser(CheckpointedState):
     def start_iteration(self) -> None:
         "Load this iteration's targets, if they are cached, and draw its network."
         self.targets.load(self.iteration)
-        reset_parameters(self.network, self.rng('network'))
+        self.targets.draw_network(self.iteration)
 
     def step(self) -> None:
         "Do one iteration: gradient of the dense videos, backpropagated to what is stored; a step of SGD; insertion."

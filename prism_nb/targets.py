@@ -52,6 +52,7 @@ def target_id(
 class Targets:
     "The targets of one run at every iteration; cached on disk if the objective says that they are small."
     BLOCK = 10   # iterations per cached file
+    MAX_WEIGHT_BYTES = 2**28   # of a block's networks, which are kept
 
     def __init__(self,
         clips: Clips,        # training clips
@@ -67,6 +68,7 @@ class Targets:
         self.directory = data_dir()/'cache'/name
         self.seconds = 0.                                  # spent on computing
         self._block: tuple[int, Tensor|None] = (-1, None)  # number and content of the current block
+        self._weights: dict[int, list[Tensor]] = {}        # of the current block's networks, by iteration
 
     def compute(self, iteration: int, label: int) -> Tensor:
         "Compute the target of one class; `self.network` must hold this iteration's weights."
@@ -77,12 +79,23 @@ class Targets:
         self.seconds += time.perf_counter() - started
         return target
 
+    @torch.no_grad()
+    def draw_network(self, iteration: int) -> None:
+        "Give the network the weights of an iteration: drawn on the CPU, which takes long, or kept by `compute_block`."
+        kept = self._weights.pop(iteration, None)
+        if kept is None: reset_parameters(self.network, seeded_generator(self.seed, 'network', iteration))
+        else:
+            for parameter, weights in zip(self.network.parameters(), kept): parameter.copy_(weights)
+
     def compute_block(self, block: int) -> Tensor: # (BLOCK,classes,…)
         "Compute the targets of all classes at every iteration of a block."
-        targets = []
+        targets, parameters = [], [*self.network.parameters()]
+        self._weights.clear()
+        keeps = self.BLOCK*sum(p.nbytes for p in parameters) <= self.MAX_WEIGHT_BYTES
         for iteration in range(block*self.BLOCK, (block + 1)*self.BLOCK):
-            reset_parameters(self.network, seeded_generator(self.seed, 'network', iteration))
+            self.draw_network(iteration)
             targets.append(torch.stack([self.compute(iteration, label) for label in self.labels]))
+            if keeps: self._weights[iteration] = [p.detach().clone() for p in parameters]
         return torch.stack(targets)
 
     def load(self, iteration: int) -> None:

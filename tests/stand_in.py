@@ -2,7 +2,8 @@
 
 It is PyTorch's backend for other devices, `privateuseone`, under the name `standin`. A tensor on it wraps one on the
 CPU. Only `.to`, `.cpu` and `copy_` cross the border, and, as on a GPU, numbers without dimensions and indices on the
-CPU. Import this module before the first backward pass: autograd counts the devices once.
+CPU. Call `register` before the first backward pass, since autograd counts the devices once, and only where PyTorch has
+no other accelerator, since autograd waits for one kind alone.
 """
 import torch
 from torch.library import Library
@@ -132,15 +133,11 @@ def compute(operator, args, kwargs):
 
 
 def register():
-    """Register the device; return its module, and the library, which must stay alive."""
-    module = BackendModule()
-    _setup_privateuseone_for_python_backend(rename=NAME, backend_module=module)
+    """Register the device; return its libraries, which must stay alive."""
+    _setup_privateuseone_for_python_backend(rename=NAME, backend_module=BackendModule())
     library = Library("_", "IMPL")
     library.fallback(lambda operator, *args, **kwargs: compute(operator, args, kwargs), "PrivateUse1")
     library.fallback(torch.library.fallthrough_kernel, "AutocastPrivateUse1")   # whatever precision is asked for
     copies = Library("aten", "IMPL")   # by its name: `torch.tensor([1], device=…)` copies where a fallback is not found
     copies.impl("copy_", lambda *args, **kwargs: compute(torch.ops.aten.copy_.default, args, kwargs), "PrivateUse1")
-    return module, library, copies
-
-
-MODULE, *_libraries = register()
+    return library, copies

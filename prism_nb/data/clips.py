@@ -30,7 +30,7 @@ def normalise(
 ) -> Tensor:        # (…,T,3,H,W) float32
     "Normalise uint8 pixels for a network; the result has its channels last in memory."
     width = clips.shape[-2]   # whole lines of pixels are computed at once
-    mean, std = (line.to(clips.device).repeat(width) for line in (MEAN, STD))
+    mean, std = (line.to(clips.device, non_blocking=True).repeat(width) for line in (MEAN, STD))
     return clips.flatten(-2).float().div_(255).sub_(mean).div_(std).unflatten(-1, (width, 3)).movedim(-1, -3)
 
 # %% ../../nbs/data/clips.ipynb #0ee50c41
@@ -176,9 +176,9 @@ def load_batch(
     if resident is None:
         pixels = torch.from_numpy(gather_rows(clips.pixels, rows)).to(get_device())
     else:
-        pixels = resident[torch.from_numpy(rows).to(resident.device)]
+        pixels = resident[torch.from_numpy(rows).to(resident.device, non_blocking=True)]
     if flip is not None:
-        mask = flip.to(pixels.device)[:, None, None, None, None]
+        mask = flip.to(pixels.device, non_blocking=True)[:, None, None, None, None]
         pixels = torch.where(mask, pixels.flip(3), pixels)
     return normalise(pixels)
 

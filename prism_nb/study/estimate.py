@@ -136,7 +136,7 @@ def condensation_bytes(run: Run, stats: DatasetStats) -> float:
     objective = OBJECTIVES[recipe.objective]
     classes = min(stats.classes, max(1, int(MAX_BATCH_BYTES//(recipe.vpc*stats.bytes_per_video))))
     videos = recipe.vpc*(classes if objective.cache_targets else 1)
-    real = min(objective.real_at_once, recipe.batch_real) or 2*recipe.batch_real   # activations and their gradients
+    real = min(objective.real_at_once(), recipe.batch_real) or 2*recipe.batch_real   # activations and their gradients
     activations = stats.cost(recipe.network, recipe.width).activation_bytes + stats.bytes_per_video
     return recipe.batch_real*stats.bytes_per_video + max(real, objective.video_passes*videos)*activations
 
