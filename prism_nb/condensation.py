@@ -222,7 +222,7 @@ class Condenser(CheckpointedState):
     def start_iteration(self) -> None:
         "Load this iteration's targets, if they are cached, and draw its network."
         self.targets.load(self.iteration)
-        self.targets.draw_network(self.iteration)
+        self.targets.networks.draw(self.iteration)
 
     def step(self) -> None:
         "Do one iteration: gradient of the dense videos, backpropagated to what is stored; a step of SGD; insertion."
