@@ -1,7 +1,8 @@
-# make study (TABLES=first: Table 1 alone) · make test · make test-long (also what takes minutes) · make check · make lab · make bench · make gpu · make readme · make site · make test-site · make clean
+# make study (TABLES=first: Table 1 alone; FRESH=1: nothing is read from committed records) · make test · make test-long (also what takes minutes) · make check · make lab · make bench · make gpu · make readme · make site · make test-site · make clean
 PYTHON ?= python3
 PROFILE ?= quick
 TABLES ?=
+FRESH ?=
 BUDGET ?= 25m
 CLIPS ?=
 BIN := .venv/bin
@@ -9,7 +10,7 @@ export OMP_NUM_THREADS ?= 1
 export PYRIGHT_PYTHON_IGNORE_WARNINGS = 1
 
 study: .venv/installed
-	$(BIN)/prism-nb study --profile $(PROFILE) --tables "$(TABLES)" --yes
+	$(BIN)/prism-nb study --profile $(PROFILE) --tables "$(TABLES)" $(if $(FRESH),--fresh) --yes
 
 # Style and types, in seconds.
 check: .venv/installed

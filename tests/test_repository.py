@@ -21,7 +21,8 @@ import pages  # noqa: E402
 COPIED = ("settings.ini", "setup.py", "pyproject.toml", "README.md", "nbs", "prism_nb")
 NOTEBOOKS = sorted(path for path in ROOT.glob("nbs/**/*.ipynb") if ".ipynb_checkpoints" not in path.parts)
 EXPLAINED = [path for path in NOTEBOOKS if path.parent.name != "tables"]   # their pictures are in the repository
-SETTINGS = {"PRISM_DATA", "PRISM_REPORTS", "PRISM_DEVICE", "PRISM_PROGRESS", "PRISM_PLUGINS"}   # of a person's machine
+SETTINGS = {"PRISM_DATA", "PRISM_REPORTS", "PRISM_DEVICE", "PRISM_PROGRESS", "PRISM_PLUGINS",   # of a person's machine
+            "PRISM_RECORDS", "PRISM_FRESH"}                                                     # of a study
 
 
 def name(path):

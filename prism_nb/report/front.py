@@ -36,9 +36,11 @@ from prism_nb.report.papermill import (
     MAIN_METHODS,
     TABLES,
     Page,
+    archive_of,
     count_failed_runs,
     default_tables,
     execute,
+    records_of,
     report_dir,
     resolve_data_root,
     run_table,
@@ -54,6 +56,7 @@ from prism_nb.report.tables import (
     mean_sd_column,
     results_table,
 )
+from ..study.archive import use_archive
 from ..study.estimate import format_hours, run_within
 from ..study.plan import PLAN_ONLY, PlanError, committed_components, describe_plan
 from ..study.verdicts import FROM_PAPER
@@ -279,6 +282,7 @@ class PageResult(NamedTuple):
     page: Path        # its HTML file
     failed: int = 0   # number of runs that failed
     error: str = ''   # why there is no page
+    records: Sequence[str] = ()   # names of the records that it was made from
 
 def require_clone() -> None:
     "Raise `PrismError` unless the table notebooks are here: an installed package does not contain them."
@@ -286,9 +290,14 @@ def require_clone() -> None:
     if not folder.is_dir(): raise PrismError(f'study needs a clone of the repository: there is no folder {folder}')
 
 # %% ../../nbs/report/front.ipynb #frt00021
-def run_page(page: Page, max_hours: float) -> Path: # max_hours: that its runs may take by estimate; 0: no limit
+def run_page(
+    page: Page,
+    fresh: bool,      # no record is read from the archive
+    max_hours: float  # that its runs may take by estimate; 0: no limit
+) -> Path:
     "Build a page within a limit of time."
-    return run_table(replace(page, parameters=page.parameters | dict(max_hours=max_hours)))
+    with use_archive(archive_of(page), fresh):
+        return run_table(replace(page, parameters=page.parameters | dict(max_hours=max_hours)))
 
 # %% ../../nbs/report/front.ipynb #frt00030
 def study_pages(
@@ -321,23 +330,25 @@ def run_study(
     methods: Sequence[str] = (),    # of the tables that take methods, which alone are built then; none: their own
     ask: Callable[[str], object] = print, # receives how long a page takes, if over `max_hours`; an error refuses it
     max_hours: float = 0.,          # that the runs of a page may take without asking; 0: no limit
+    fresh: bool = False,            # all runs are computed, also those whose records are in the archive
     **parameters                    # of the table notebooks: precision, workers, ray_address, gpus
 ) -> Iterator[PageResult]:          # each page when it is there, the front page last
     "Run table notebooks, one after the other, and write the front page; a page that fails does not stop the others."
     pages = study_pages(profile, dataset, tables, root, methods, **parameters)
     folder = report_dir(profile, dataset)
-    done = {page.name for page in pages if page.table != 'first' and page.source.exists() and page.is_up_to_date()}
+    with use_archive(None, fresh):
+        done = {page.name for page in pages if page.table != 'first' and page.source.exists() and page.is_up_to_date()}
     for page in pages:
         if page.table == 'first' and page.name in done: continue   # all of Table 1 is there already
         try:
-            run_within(partial(run_page, page), max_hours, ask)
+            run_within(partial(run_page, page, fresh), max_hours, ask)
         except WriteError:
             raise
         except PrismError as e:
             yield PageResult(page.html, 0, str(e))
             continue
         write_index(folder)
-        yield PageResult(page.html, count_failed_runs(folder, page.table))
+        yield PageResult(page.html, count_failed_runs(folder, page.table), records=records_of(page))
     yield PageResult(write_index(folder))
 
 # %% ../../nbs/report/front.ipynb #frt00032

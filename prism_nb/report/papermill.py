@@ -6,8 +6,8 @@
 __all__ = ['JSON_TYPES', 'TABLES', 'PAPER_TABLES', 'MAIN_METHODS', 'MOTIONSHAPES_RATES', 'JHMDB_RATES', 'QUICK_MOTIONSHAPES',
            'QUICK_JHMDB', 'TABLE_PARAMETERS', 'STUDY_DATASET', 'WHERE', 'validate_parameters', 'check_type',
            'strip_notebook', 'keep_keys', 'strip_code_cell', 'paper_parameters', 'table_parameters', 'report_dir',
-           'kernel_settings', 'unwrap_kernel_error', 'execute', 'Page', 'package_hash', 'used_records', 'run_table',
-           'count_failed_runs', 'supports', 'takes', 'default_tables', 'resolve_data_root']
+           'kernel_settings', 'unwrap_kernel_error', 'execute', 'Page', 'archive_of', 'records_of', 'package_hash',
+           'used_records', 'run_table', 'count_failed_runs', 'supports', 'takes', 'default_tables', 'resolve_data_root']
 
 # %% ../../nbs/report/papermill.ipynb #i0698c01
 import os
@@ -33,6 +33,7 @@ from ..core.rng import stable_hash
 from ..core.source import source_hash
 from ..data.datasets import get_dataset, resolve_root
 from .html import render_html
+from ..study.archive import FILE_NAME
 from ..study.estimate import TooLongError
 from ..study.plan import PlanError
 from ..study.profiles import DEFAULT, PROFILES, StudyConfig, get_config
@@ -94,6 +95,7 @@ def strip_code_cell(
 # %% ../../nbs/report/papermill.ipynb #bda806b0
 TABLES = {   # name → notebook, title
     'first': ('table1', 'Table 1'),
+    'check': ('check', 'Reproduction check'),
     '1': ('table1', 'Table 1'),
     '2': ('table2', 'Table 2'),
     '3': ('table3', 'Table 3'),
@@ -270,6 +272,16 @@ class Page:
         scores = data_dir()/'results'/'scores'
         return all(completed_record(scores/name) for name in manifest['records'])
 
+# %% ../../nbs/report/papermill.ipynb #ppm00040
+def archive_of(page: Page) -> Path|None:
+    "Name the archive of a page's records; the smoke profile, which is a check, has none."
+    return None if page.parameters.get('profile') == 'smoke' else page.folder/FILE_NAME
+
+def records_of(page: Page) -> list[str]:
+    "List the names of the records that a page was made from."
+    manifest = read_record(page.manifest_path)
+    return manifest['records'] if manifest else []
+
 # %% ../../nbs/report/papermill.ipynb #c8d2fa3b
 WHERE = ('workers', 'ray_address', 'gpus', 'max_hours')   # where a table is computed; they change nothing in it
 
@@ -324,9 +336,9 @@ def takes(
 
 # %% ../../nbs/report/papermill.ipynb #0e55ed22
 def default_tables(profile: str, dataset: str) -> list[str]: # names in `TABLES`
-    "The tables of a study that names none: all of the paper's; in the quick profile on real videos, some."
+    "The tables of a study that names none: all; in the quick profile on real videos, some; no check of smoke records."
     if profile == 'quick' and not get_dataset(dataset).generate: return ['1', '5', 'section']
-    return [name for name in PAPER_TABLES if supports(name, dataset)]
+    return [name for name in PAPER_TABLES if supports(name, dataset) and (name != 'check' or profile != 'smoke')]
 
 # %% ../../nbs/report/papermill.ipynb #8f21674a
 def resolve_data_root(

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['describe_rates', 'describe_setup', 'add_paper_values', 'comparison_row', 'training_history', 'convergence_table',
            'accuracy_by_class', 'key_frame_counts', 'plot_class', 'plot_flows', 'plot_sensitivity', 'plot_bars',
-           'plot_factors', 'retrieval_table', 'plot_rates', 'plot_protocols']
+           'plot_factors', 'retrieval_table', 'plot_rates', 'plot_protocols', 'describe_reproduction']
 
 # %% ../../nbs/report/views.ipynb #d6c2cec8
 import math
@@ -59,7 +59,8 @@ def describe_setup(
     shape = f'{config.sampling.num_frames}×{config.crop.crop}×{config.crop.crop}'
     def amount(vpc):
         iterations, training = config.for_vpc(vpc).recipe_defaults['iterations'], config.for_vpc(vpc).training
-        length = 'evaluation as chosen on validation' if config.protocol else f'{training.epochs} epochs of evaluation'
+        given = f'{training.steps} steps' if training.steps else f'{training.epochs} epochs'
+        length = 'evaluation as chosen on validation' if config.protocol else f'{given} of evaluation'
         return f'VPC {vpc}: {iterations} iterations, {length} in batches of {training.batch}'
     full = config.full_training
     whole = [f'whole data: {full.epochs} epochs in batches of {full.batch}'] if full_data else []
@@ -309,3 +310,18 @@ def plot_protocols(
     ax.legend(frameon=False, fontsize=7, loc='upper left', bbox_to_anchor=(1, 1))
     fig.tight_layout()
     return fig
+
+# %% ../../nbs/report/views.ipynb #vie00041
+def describe_reproduction(
+    scatter: pd.DataFrame   # method, scores, equal, largest_difference, sd_of_scores
+) -> str:                   # Markdown
+    "Say how many scores are equal, and whether the largest difference lies within the scatter of a method's scores."
+    if scatter.empty: return 'Nothing could be compared.'
+    count, equal = int(scatter.scores.sum()), int(scatter.equal.sum())
+    if equal == count: return f'All {count} scores are equal to the digit.'
+    beyond = scatter[~(scatter.largest_difference <= scatter.sd_of_scores)]
+    worst = scatter.loc[scatter.largest_difference.idxmax()]
+    verdict = (f'that is beyond the scatter of scores for {", ".join(beyond.method)}: **not reproduced**' if len(beyond)
+               else 'for every method that is within the scatter of its scores: **reproduced**')
+    return (f'Of {count} scores, {equal} are equal to the digit. The largest difference is '
+            f'{worst.largest_difference:.1f} points ({worst.method}); {verdict}.')

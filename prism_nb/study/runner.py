@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['condense_and_measure', 'load_or_condense', 'try_load', 'full_dataset', 'execute', 'execute_safely', 'failed_record',
            'execute_if_missing', 'describe', 'run_missing', 'read_written', 'get_records', 'get_records_by_row',
-           'load_condensed_sets']
+           'load_condensed_sets', 'condense_again']
 
 # %% ../../nbs/study/runner.ipynb #i014fc55
 import math
@@ -34,6 +34,7 @@ from prism_nb.core.process import (
 from ..core.registry import METHODS
 from ..data.clips import Clips
 from ..evaluation import evaluate
+from .archive import archive_computed, restore_archived
 from prism_nb.study.estimate import (
     DatasetStats,
     check_fit,
@@ -46,7 +47,7 @@ from .executor import Executor, LocalExecutor
 from .held_out import HeldOut, held_out, held_out_loss, measured_iterations
 from .plan import stop_if_planning
 from .records import completed_record, provenance, read_record, write_record
-from .runs import Run, clips_cache, num_steps
+from .runs import Run, clips_cache, num_steps, run_from_dict
 
 # %% ../../nbs/study/runner.ipynb #71ab08e8
 def condense_and_measure(
@@ -216,8 +217,11 @@ def get_records(
         check_memory(runs, stats, workers, describe(runs, workers))
     with clips_cache():
         paths = [run.record_path(executor.device_type) for run in runs]
-        missing = [run for path, run in dict(zip(paths, runs)).items() if completed_record(path) is None]
-        if missing: run_missing(missing, executor, stats)
+        by_path = dict(zip(paths, runs))
+        restore_archived(by_path)
+        missing = {path: run for path, run in by_path.items() if completed_record(path) is None}
+        if missing: run_missing([*missing.values()], executor, stats)
+        archive_computed(read_written(path) for path in by_path)
     return [{**read_written(path), 'record': path.name} for path in paths]
 
 # %% ../../nbs/study/runner.ipynb #90b236f7
@@ -233,6 +237,14 @@ def get_records_by_row(
 def load_condensed_sets(
     records: Iterable[dict]
 ) -> list[SyntheticDataset]:
-    "Load the condensed sets of the runs that did not fail."
+    "Load the condensed sets of the runs that did not fail; those whose records are from an archive are condensed."
     folder = data_dir()/'results'/'condensed'
-    return [CondensedSet.load(folder/record['condensed']) for record in records if record['scores']]
+    with clips_cache():
+        return [try_load(folder/record['condensed']) or condense_again(run_from_dict(record['run']))
+                for record in records if record['scores']]
+
+def condense_again(run: Run) -> SyntheticDataset:
+    "Condense the set of a run, without what is measured meanwhile."
+    watched = replace(run.config, num_snapshots=0, held_out_points=0)
+    unwatched = replace(run, config=watched)
+    return load_or_condense(unwatched, unwatched.clips())[0]
