@@ -117,15 +117,15 @@ MAIN_METHODS = ['random', 'dm', 'prism']
 
 # %% ../../nbs/report/papermill.ipynb #0708db7f
 MOTIONSHAPES_RATES = {
-    1: dict(dm=dict(lr=[5., 10., 20., 30., 50., 70., 100.]),
-            wang=dict(lr=[10., 30., 100., 300., 1000.], static_lr=[10., 30., 100.], hallucinator_lr=[1e-4, 1e-3, 1e-2]),
-            prism=dict(lr=[10., 20., 30., 40.])),
-    5: dict(dm=dict(lr=[50., 100., 250., 500.]),
-            wang=dict(lr=[500., 1500., 5000.], static_lr=[50., 150., 500.]),
-            prism=dict(lr=[50., 100., 150., 200.])),
-    10: dict(dm=dict(lr=[100., 200., 500., 1000.]),
+    1: dict(dm=dict(lr=[6.25, 12.5, 25., 50.]),
+            wang=dict(lr=[10., 30., 100., 300.], static_lr=[15., 30., 60.], hallucinator_lr=[1e-4, 1e-3, 1e-2]),
+            prism=dict(lr=[7.5, 15., 30.])),
+    5: dict(dm=dict(lr=[31.25, 62.5, 125., 250.]),
+            wang=dict(lr=[50., 150., 500.], static_lr=[75., 150., 300.]),
+            prism=dict(lr=[37.5, 75., 150.])),
+    10: dict(dm=dict(lr=[62.5, 125., 250.]),
              wang=dict(lr=[100., 300., 1000.]),
-             prism=dict(lr=[200., 300., 400.])),
+             prism=dict(lr=[150., 300.])),
 }
 JHMDB_RATES = {
     1: dict(dm=dict(lr=[.5, 1., 2., 5., 10., 20.]),

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['AUTO', 'INPUT_8x48', 'INPUT_8x64', 'INPUT_16x112', 'DEFAULT', 'SMOKE_DEFAULTS', 'SMOKE', 'SMOKE_PROFILE',
-           'MOTIONSHAPES_QUICK', 'REAL_QUICK', 'OWN_QUICK', 'QUICK_PROFILE', 'WANG_RATES', 'UCF_RATES', 'HMDB51_RATES',
-           'REAL_PAPER', 'PAPER_PROFILE', 'PROFILES', 'StudyConfig', 'wang_rates', 'motionshapes_quick', 'table_a',
-           'get_config']
+           'MOTIONSHAPES_STEPS', 'MOTIONSHAPES_QUICK', 'REAL_QUICK', 'OWN_QUICK', 'QUICK_PROFILE', 'WANG_RATES',
+           'UCF_RATES', 'HMDB51_RATES', 'REAL_PAPER', 'PAPER_PROFILE', 'PROFILES', 'StudyConfig', 'wang_rates',
+           'motionshapes_quick', 'table_a', 'get_config']
 
 # %% ../../nbs/study/profiles.ipynb #i02ec994
 from dataclasses import dataclass, field, replace
@@ -77,27 +77,25 @@ SMOKE_PROFILE = {'motionshapes': replace(SMOKE, dataset='motionshapes-smoke'), D
                  'motionshapes-crossed': replace(SMOKE, dataset='motionshapes-crossed-smoke')}
 
 # %% ../../nbs/study/profiles.ipynb #a0e59e27
+MOTIONSHAPES_STEPS = 200   # of evaluated networks, at any number of videos per class
+
 def motionshapes_quick(
     vpc: int,                # videos per class
-    iterations: int,         # of every method
-    batches: int,            # that a network sees in evaluation
-    **method_overrides: dict # settings of each method
+    **method_overrides: dict # learning rates of each method
 ) -> dict[str, Any]:         # fields of a `StudyConfig`
-    "Settings for MotionShapes at a number of videos per class."
-    defaults = dict(iterations=iterations, batch_real=8, width=.25, feature_epochs=10)
-    training = TrainConfig(epochs=batches//vpc, batch=10, width=.25)
-    return dict(recipe_defaults=defaults, method_overrides=method_overrides, training=training)
+    "Settings for MotionShapes, which has ten classes, at a number of videos per class."
+    training = TrainConfig(epochs=MOTIONSHAPES_STEPS//vpc, batch=10, width=.25)
+    return dict(method_overrides=method_overrides, training=training)
 
 # %% ../../nbs/study/profiles.ipynb #82ecd772
 MOTIONSHAPES_QUICK = StudyConfig(
     'motionshapes', *INPUT_8x48, held_out_points=20, full_training=TrainConfig(epochs=40, batch=32, width=.25),
-    **motionshapes_quick(1, 200, 100, dm=dict(lr=50.), wang=wang_rates(30., 30., 100, 1e-3), prism=dict(lr=30.)),
+    recipe_defaults=dict(iterations=400, lr_decay='cosine', batch_real=8, width=.25, feature_epochs=10),
+    **motionshapes_quick(1, dm=dict(lr=12.5), wang=wang_rates(30., 30., 200, 1e-3), prism=dict(lr=30.)),
     per_vpc={
-        4: motionshapes_quick(4, 200, 200, prism=dict(lr=120.)),
-        5: motionshapes_quick(5, 120, 200, dm=dict(lr=250.), prism=dict(lr=150.),
-                              wang=wang_rates(1500., 150., 60, 1e-3)),
-        10: motionshapes_quick(10, 80, 200, dm=dict(lr=1000.), prism=dict(lr=300.),
-                               wang=wang_rates(300., 100., 40, 1e-3))})
+        4: motionshapes_quick(4, prism=dict(lr=120.)),
+        5: motionshapes_quick(5, dm=dict(lr=62.5), wang=wang_rates(150., 150., 200, 1e-3), prism=dict(lr=150.)),
+        10: motionshapes_quick(10, dm=dict(lr=125.), wang=wang_rates(300., 300., 200, 1e-3), prism=dict(lr=300.))})
 
 # %% ../../nbs/study/profiles.ipynb #f3350bdf
 REAL_QUICK = StudyConfig(
