@@ -257,7 +257,9 @@ class Page:
         "Hash of what makes the page, except the records: notebook, parameters, code, the paper's tables, benchmarks."
         tables = [*sorted((facts_dir()/'paper').glob('*.csv')), *sorted((repo_root()/'benchmarks').glob('*.csv'))]
         settings = {name: value for name, value in self.accepted_parameters.items() if name not in WHERE}
-        return stable_hash(self.source.read_text(encoding='utf-8'), settings, package_hash(),
+        archive = archive_of(self)
+        compared = archive.read_bytes().hex() if self.table == 'check' and archive and archive.exists() else ''
+        return stable_hash(self.source.read_text(encoding='utf-8'), settings, package_hash(), compared,
                            [path.read_text(encoding='utf-8') for path in tables])
 
     def files(self) -> dict[str, int]: # name → modification time
