@@ -7,13 +7,14 @@ __all__ = ['CLAIMS_NOTE', 'FOREST_ALT', 'MOTION_NOTE', 'README_REPORTS', 'read_c
            'collect_claims', 'claims_summary_html', 'motion_summary_html', 'table_summary_html', 'storage_html',
            'data_note', 'index_body', 'write_index', 'read_table1', 'chance_percent', 'readme_table', 'readme_claims',
            'outcome_counts', 'main_methods_at_more_videos', 'read_json_or_empty', 'gpu_measured', 'grid_hours',
-           'readme_gpu', 'PageResult', 'require_clone', 'run_page', 'study_pages', 'run_study', 'plan_page',
-           'plan_study']
+           'readme_gpu', 'PageResult', 'require_clone', 'run_page', 'unfinished', 'publish', 'study_pages', 'run_study',
+           'plan_page', 'plan_study']
 
 # %% ../../nbs/report/front.ipynb #i060516e
 import html
 import json
 import math
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -26,8 +27,9 @@ import pandas as pd
 
 from ..core.errors import PrismError, WriteError, check_choice
 from ..core.files import atomic_write
-from ..core.paths import repo_root, reports_dir
+from ..core.paths import data_dir, repo_root, reports_dir
 from ..core.registry import METHODS
+from ..core.rng import stable_hash
 from ..data.datasets import get_dataset
 from ..data.motionshapes import FINGERPRINT, VERSION
 from .figures import plot_forest
@@ -59,6 +61,7 @@ from prism_nb.report.tables import (
 from ..study.archive import use_archive
 from ..study.estimate import format_hours, run_within
 from ..study.plan import PLAN_ONLY, PlanError, committed_components, describe_plan
+from ..study.records import read_record, write_record
 from ..study.verdicts import FROM_PAPER
 
 # %% ../../nbs/report/front.ipynb #163c16cd
@@ -299,6 +302,23 @@ def run_page(
     with use_archive(archive_of(page), fresh):
         return run_table(replace(page, parameters=page.parameters | dict(max_hours=max_hours)))
 
+# %% ../../nbs/report/front.ipynb #frt00041
+def unfinished(page: Page) -> Page:
+    "The same page in the data folder, if its report is there already; else the page itself."
+    if not (page.folder/'index.html').exists(): return page
+    folder = data_dir()/'results'/'unfinished'/f'{page.folder.name}-{stable_hash(str(page.folder))}'
+    return replace(page, folder=folder, parameters=page.parameters | dict(out=str(folder)))
+
+def publish(
+    page: Page,      # in its report
+    finished: Page   # the same, where it was built
+) -> None:
+    "Copy a page to its report."
+    if finished.folder == page.folder: return
+    for name in finished.files(): shutil.copyfile(finished.folder/name, page.folder/name)
+    manifest = read_record(finished.manifest_path)
+    if manifest: write_record(page.manifest_path, manifest)
+
 # %% ../../nbs/report/front.ipynb #frt00030
 def study_pages(
     profile: str,
@@ -338,17 +358,21 @@ def run_study(
     folder = report_dir(profile, dataset)
     with use_archive(None, fresh):
         done = {page.name for page in pages if page.table != 'first' and page.source.exists() and page.is_up_to_date()}
+    finished: dict[str, tuple[Page, Page]] = {}
     for page in pages:
         if page.table == 'first' and page.name in done: continue   # all of Table 1 is there already
+        built = page if page.name in done else unfinished(page)
         try:
-            run_within(partial(run_page, page, fresh), max_hours, ask)
+            run_within(partial(run_page, built, fresh), max_hours, ask)
         except WriteError:
             raise
         except PrismError as e:
             yield PageResult(page.html, 0, str(e))
             continue
-        write_index(folder)
-        yield PageResult(page.html, count_failed_runs(folder, page.table), records=records_of(page))
+        if built.folder == folder: write_index(folder)
+        finished[page.name] = page, built
+        yield PageResult(built.html, count_failed_runs(built.folder, page.table), records=records_of(built))
+    for page, built in finished.values(): publish(page, built)
     yield PageResult(write_index(folder))
 
 # %% ../../nbs/report/front.ipynb #frt00032

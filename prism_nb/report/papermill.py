@@ -277,7 +277,8 @@ class Page:
 # %% ../../nbs/report/papermill.ipynb #ppm00040
 def archive_of(page: Page) -> Path|None:
     "Name the archive of a page's records; the smoke profile, which is a check, has none."
-    return None if page.parameters.get('profile') == 'smoke' else page.folder/FILE_NAME
+    profile, dataset = (page.parameters.get(name, '') for name in ('profile', 'dataset'))
+    return report_dir(profile, dataset)/FILE_NAME if profile not in ('', 'smoke') else None
 
 def records_of(page: Page) -> list[str]:
     "List the names of the records that a page was made from."
@@ -285,7 +286,7 @@ def records_of(page: Page) -> list[str]:
     return manifest['records'] if manifest else []
 
 # %% ../../nbs/report/papermill.ipynb #c8d2fa3b
-WHERE = ('workers', 'ray_address', 'gpus', 'max_hours')   # where a table is computed; they change nothing in it
+WHERE = ('workers', 'ray_address', 'gpus', 'max_hours', 'out')   # where a table is computed; they change nothing in it
 
 def package_hash() -> str:
     "Hash of all code of this package, and of the parts that plug-ins have registered."
