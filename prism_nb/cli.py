@@ -782,12 +782,12 @@ def study_command(
         print('prism-nb: stopped; the same command resumes from the runs that are finished', file=sys.stderr)
         raise typer.Exit(130) from None
     read, computed = archive.count_archived(name for result in results for name in result.records)
-    print(f'{read} runs were read from committed records, {computed} were computed here')
+    print(f'{read} runs were read from committed records, {computed} were computed here', file=sys.stderr)
     failed = sum(result.failed for result in results)
     if failed: print(f'prism-nb: {failed} runs failed; the tables say why', file=sys.stderr)
     if failed or any(result.error for result in results): raise typer.Exit(1)
 
-# %% ../nbs/13_cli.ipynb #6cb3a5a4
+# %% ../nbs/13_cli.ipynb #3ff54774
 @records_app.command('merge')
 def records_merge_command(
     sources: Annotated[list[Path], typer.Argument(metavar='SOURCE…', help='Archives, records, or folders of records.')],

@@ -304,8 +304,7 @@ def run_page(
 
 # %% ../../nbs/report/front.ipynb #frt00041
 def unfinished(page: Page) -> Page:
-    "The same page in the data folder, if its report is there already; else the page itself."
-    if not (page.folder/'index.html').exists(): return page
+    "The same page in the data folder."
     folder = data_dir()/'results'/'unfinished'/f'{page.folder.name}-{stable_hash(str(page.folder))}'
     return replace(page, folder=folder, parameters=page.parameters | dict(out=str(folder)))
 
@@ -358,10 +357,10 @@ def run_study(
     folder = report_dir(profile, dataset)
     with use_archive(None, fresh):
         done = {page.name for page in pages if page.table != 'first' and page.source.exists() and page.is_up_to_date()}
-    finished: dict[str, tuple[Page, Page]] = {}
+    is_there, finished = (folder/'index.html').exists(), dict[str, tuple[Page, Page]]()
     for page in pages:
         if page.table == 'first' and page.name in done: continue   # all of Table 1 is there already
-        built = page if page.name in done else unfinished(page)
+        built = unfinished(page) if is_there and page.name not in done else page
         try:
             run_within(partial(run_page, built, fresh), max_hours, ask)
         except WriteError:
@@ -369,7 +368,7 @@ def run_study(
         except PrismError as e:
             yield PageResult(page.html, 0, str(e))
             continue
-        if built.folder == folder: write_index(folder)
+        if not is_there: write_index(folder)
         finished[page.name] = page, built
         yield PageResult(built.html, count_failed_runs(built.folder, page.table), records=records_of(built))
     for page, built in finished.values(): publish(page, built)
