@@ -738,7 +738,7 @@ TableMethodsOption = Annotated[str, typer.Option(
     help='Methods of the tables that take methods, separated by commas; default: those of the profile.')]
 PlanOption = Annotated[bool, typer.Option('--plan', help='Print runs, hours and detectable differences; run nothing.')]
 
-FreshOption = Annotated[bool, typer.Option('--fresh', help='Compute all runs, also those whose records are committed.')]
+FreshOption = Annotated[bool, typer.Option('--fresh', help='Read no committed records; what was computed here stays.')]
 
 # %% ../nbs/13_cli.ipynb #c51d21e1
 def print_page_status(result: front.PageResult) -> front.PageResult: # the same
@@ -782,20 +782,22 @@ def study_command(
         print('prism-nb: stopped; the same command resumes from the runs that are finished', file=sys.stderr)
         raise typer.Exit(130) from None
     read, computed = archive.count_archived(name for result in results for name in result.records)
-    print(f'{read} runs were read from committed records, {computed} were computed here', file=sys.stderr)
+    print(f'{read} runs were read from the archive of records, {computed} were computed here', file=sys.stderr)
     failed = sum(result.failed for result in results)
     if failed: print(f'prism-nb: {failed} runs failed; the tables say why', file=sys.stderr)
     if failed or any(result.error for result in results): raise typer.Exit(1)
 
-# %% ../nbs/13_cli.ipynb #3ff54774
+# %% ../nbs/13_cli.ipynb #9123c69d
 @records_app.command('merge')
 def records_merge_command(
     sources: Annotated[list[Path], typer.Argument(metavar='SOURCE…', help='Archives, records, or folders of records.')],
     profile: ProfileOption = 'quick', dataset: DatasetOption = 'motionshapes',
 ):
-    "Add the records of another machine to the archive of a profile."
+    "Add the records of another machine to the archive of a profile and a data set."
+    if profile == 'smoke': raise PrismError("profile is 'smoke', which has no archive: its runs are always computed")
+    config = profiles.get_config(profile, dataset)
     path = papermill.report_dir(profile, dataset)/archive.FILE_NAME
-    for source, found in archive.merge(path, map(user_path, sources)):
+    for source, found in archive.merge(path, config.dataset, map(user_path, sources)):
         print(f'{source}: {found.added} added, {found.equal + found.different} were there; {found.different} of them '
               f'with other scores, by up to {found.largest_difference:.1f} points')
     print(f'{path}: {len(archive.read_archive(path))} records')

@@ -314,9 +314,11 @@ def publish(
 ) -> None:
     "Copy a page to its report."
     if finished.folder == page.folder: return
-    for name in finished.files(): shutil.copyfile(finished.folder/name, page.folder/name)
     manifest = read_record(finished.manifest_path)
-    if manifest: write_record(page.manifest_path, manifest)
+    if not manifest: return
+    for name in manifest['files']:
+        with atomic_write(page.folder/name) as temporary: shutil.copyfile(finished.folder/name, temporary)
+    write_record(page.manifest_path, manifest)
 
 # %% ../../nbs/report/front.ipynb #frt00030
 def study_pages(

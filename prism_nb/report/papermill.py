@@ -119,13 +119,13 @@ MAIN_METHODS = ['random', 'dm', 'prism']
 MOTIONSHAPES_RATES = {
     1: dict(dm=dict(lr=[6.25, 12.5, 25., 50.]),
             wang=dict(lr=[10., 30., 100., 300.], static_lr=[15., 30., 60.], hallucinator_lr=[1e-4, 1e-3, 1e-2]),
-            prism=dict(lr=[7.5, 15., 30.])),
+            prism=dict(lr=[7.5, 15., 30., 60.])),
     5: dict(dm=dict(lr=[31.25, 62.5, 125., 250.]),
             wang=dict(lr=[50., 150., 500.], static_lr=[75., 150., 300.]),
-            prism=dict(lr=[37.5, 75., 150.])),
+            prism=dict(lr=[37.5, 75., 150., 300.])),
     10: dict(dm=dict(lr=[62.5, 125., 250.]),
              wang=dict(lr=[100., 300., 1000.]),
-             prism=dict(lr=[150., 300.])),
+             prism=dict(lr=[150., 300., 600.])),
 }
 JHMDB_RATES = {
     1: dict(dm=dict(lr=[.5, 1., 2., 5., 10., 20.]),

@@ -313,15 +313,15 @@ def plot_protocols(
 
 # %% ../../nbs/report/views.ipynb #vie00041
 def describe_reproduction(
-    scatter: pd.DataFrame   # method, scores, equal, largest_difference, sd_of_scores
+    scatter: pd.DataFrame   # method, scores, equal, largest_difference, sd_of_scores, p_adjusted
 ) -> str:                   # Markdown
-    "Say how many scores are equal, and whether the largest difference lies within the scatter of a method's scores."
+    "Say how many scores are equal, and whether the means of a method differ by more than the scatter of its scores."
     if scatter.empty: return 'Nothing could be compared.'
     count, equal = int(scatter.scores.sum()), int(scatter.equal.sum())
     if equal == count: return f'All {count} scores are equal to the digit.'
-    beyond = scatter[~(scatter.largest_difference <= scatter.sd_of_scores)]
+    beyond = scatter[scatter.p_adjusted < .05]
     worst = scatter.loc[scatter.largest_difference.idxmax()]
-    verdict = (f'that is beyond the scatter of scores for {", ".join(beyond.method)}: **not reproduced**' if len(beyond)
-               else 'for every method that is within the scatter of its scores: **reproduced**')
+    verdict = (f'the means differ by more than the scatter of scores for {", ".join(beyond.method)}: **not reproduced**'
+               if len(beyond) else 'no mean differs by more than the scatter of scores: **reproduced**')
     return (f'Of {count} scores, {equal} are equal to the digit. The largest difference is '
             f'{worst.largest_difference:.1f} points ({worst.method}); {verdict}.')

@@ -34,6 +34,7 @@ from ..core.registry import PARAMETERIZATIONS, loaded_plugins
 from ..data.clips import Clips
 from ..recipe import Recipe
 from .executor import Executor, LocalExecutor, call_with_plugins
+from .records import FRESH
 
 # %% ../../nbs/study/cluster.ipynb #7d76dd82
 def import_ray() -> Any: # the module
@@ -198,7 +199,7 @@ def map_jobs(
 ) -> list:               # results, in order
     "Execute jobs in a cluster, each on its own."
     ray = cluster.ray
-    settings = dict(PRISM_DEVICE=cluster.device_type)
+    settings = {'PRISM_DEVICE': cluster.device_type, FRESH: os.environ.get(FRESH, '')}
     if shared: settings['PRISM_DATA'] = str(data_dir().resolve())
     actor = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(StepCounter)   # may lose its machine, too
     counter = actor.remote()

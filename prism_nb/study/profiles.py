@@ -94,8 +94,8 @@ MOTIONSHAPES_QUICK = StudyConfig(
     **motionshapes_quick(1, dm=dict(lr=12.5), wang=wang_rates(30., 30., 200, 1e-3), prism=dict(lr=30.)),
     per_vpc={
         4: motionshapes_quick(4, prism=dict(lr=120.)),
-        5: motionshapes_quick(5, dm=dict(lr=62.5), wang=wang_rates(150., 150., 200, 1e-3), prism=dict(lr=150.)),
-        10: motionshapes_quick(10, dm=dict(lr=125.), wang=wang_rates(300., 300., 200, 1e-3), prism=dict(lr=300.))})
+        5: motionshapes_quick(5, dm=dict(lr=125.), wang=wang_rates(150., 150., 200, 1e-3), prism=dict(lr=150.)),
+        10: motionshapes_quick(10, dm=dict(lr=250.), wang=wang_rates(300., 300., 200, 1e-3), prism=dict(lr=300.))})
 
 # %% ../../nbs/study/profiles.ipynb #f3350bdf
 REAL_QUICK = StudyConfig(

@@ -5,14 +5,14 @@
 # %% auto #0
 __all__ = ['condense_and_measure', 'load_or_condense', 'try_load', 'full_dataset', 'execute', 'execute_safely', 'failed_record',
            'execute_if_missing', 'describe', 'run_missing', 'read_written', 'get_records', 'get_records_by_row',
-           'load_condensed_sets', 'condense_again']
+           'load_condensed_sets', 'without_measuring', 'condense_in_worker']
 
 # %% ../../nbs/study/runner.ipynb #i014fc55
 import math
 import os
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -235,16 +235,23 @@ def get_records_by_row(
 
 # %% ../../nbs/study/runner.ipynb #de76727c
 def load_condensed_sets(
-    records: Iterable[dict]
+    records: Sequence[dict]
 ) -> list[SyntheticDataset]:
     "Load the condensed sets of the runs that did not fail; those whose records are from an archive are condensed."
     folder = data_dir()/'results'/'condensed'
+    paths = [folder/record['condensed'] for record in records if record['scores']]
+    runs = [without_measuring(run_from_dict(record['run'])) for record in records if record['scores']]
     with clips_cache():
-        return [try_load(folder/record['condensed']) or condense_again(run_from_dict(record['run']))
-                for record in records if record['scores']]
+        paths = [path if path.exists() else run.condensed_path() for path, run in zip(paths, runs)]
+        missing = [*{path: run for path, run in zip(paths, runs) if not path.exists()}.values()]
+        steps = sum(num_steps(run) for run in missing)
+        if missing: LocalExecutor().map(condense_in_worker, missing, f'{len(missing)} condensed sets', steps)
+    return [CondensedSet.load(path) for path in paths]
 
-def condense_again(run: Run) -> SyntheticDataset:
-    "Condense the set of a run, without what is measured meanwhile."
-    watched = replace(run.config, num_snapshots=0, held_out_points=0)
-    unwatched = replace(run, config=watched)
-    return load_or_condense(unwatched, unwatched.clips())[0]
+def without_measuring(run: Run) -> Run:
+    "The same run, without what is measured while it is condensed."
+    return replace(run, config=replace(run.config, num_snapshots=0, held_out_points=0))
+
+def condense_in_worker(run: Run) -> None:
+    "Condense the set of a run in a worker process."
+    load_or_condense(run, run.clips())

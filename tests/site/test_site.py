@@ -68,7 +68,7 @@ REMOVE_REPEATED = """() => {
         return found;
     };
     for (const element of document.querySelectorAll('pre span, td, th')) {
-        if (element.children.length) continue;
+        if (element.children.length || !element.textContent.trim() || !element.checkVisibility()) continue;
         const style = getComputedStyle(element);
         const look = [style.color, style.fontSize, style.fontWeight, style.textShadow, ...backgrounds(element)].join();
         if (seen.has(look)) repeated.push(element);
