@@ -12,7 +12,10 @@ import tokenize
 import pytest
 from conftest import BIN, ROOT
 
+from prism_nb.core.registry import part_modules
+from prism_nb.core.source import source_hash
 from prism_nb.report.front import readme_claims, readme_gpu, readme_table
+from prism_nb.study.records import NUMBERS
 
 sys.path.insert(0, str(ROOT / "docs"))
 import layout  # noqa: E402
@@ -149,6 +152,12 @@ def test_the_environment_holds_settings_only():
         constants = [node.value for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Constant)]
         used |= {value for value in constants if isinstance(value, str) and re.fullmatch(r"PRISM_[A-Z_]+", value)}
     assert used <= SETTINGS
+
+
+def test_it_was_decided_whether_a_change_of_the_code_changes_numbers():
+    code = source_hash("prism_nb.condensation", "prism_nb.evaluation", *part_modules())
+    decision = "if numbers change, raise NUMBERS in nbs/study/records.ipynb; in any case write the new hash here"
+    assert (NUMBERS, code) == (1, "6f23188a5d4756b1"), decision
 
 
 def test_nothing_says_where_it_was_made():

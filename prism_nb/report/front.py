@@ -384,7 +384,8 @@ def plan_page(page: Page) -> str: # '': it needs no runs
         planned = replace(page, parameters=page.parameters | dict(max_hours=PLAN_ONLY, out=folder))
         title = TABLES[page.table][1]
         try:
-            execute(page.source, Path(folder)/page.source.name, planned.accepted_parameters, title)
+            with use_archive(archive_of(page)):
+                execute(page.source, Path(folder)/page.source.name, planned.accepted_parameters, title)
         except PlanError as e:
             files = [page.folder/f'{name}_records.csv' for name in (page.name, 'table1')]
             records = next((path for path in files if path.exists()), files[0])

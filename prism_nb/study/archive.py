@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['ARCHIVED', 'COLUMNS', 'FILE_NAME', 'ARCHIVE', 'archive_key', 'archive_row', 'archive_rows', 'read_archive', 'Merged',
-           'largest_difference', 'merge_rows', 'add_records', 'use_archive', 'restore_archived', 'count_archived',
-           'archive_computed', 'read_source', 'merge', 'compare_records', 'scatter_of_scores']
+           'largest_difference', 'merge_rows', 'add_records', 'use_archive', 'find_archived', 'restore_archived',
+           'count_archived', 'archive_computed', 'read_source', 'merge', 'compare_records', 'scatter_of_scores']
 
 # %% ../../nbs/study/archive.ipynb #arc00003
 import json
@@ -131,18 +131,25 @@ def use_archive(
         os.environ.update(before)
 
 # %% ../../nbs/study/archive.ipynb #arc00106
+def find_archived(
+    runs: dict[Path, Run]   # by the path of their record
+) -> dict[Path, str]:       # their records, as JSON
+    "Find the records that are missing, and that the archive in use has."
+    missing = {path: run for path, run in runs.items() if completed_record(path) is None}
+    if not missing or not os.environ.get(ARCHIVE) or os.environ.get(FRESH): return {}
+    archive = read_archive(Path(os.environ[ARCHIVE])).record
+    return {path: archive[key] for path, run in missing.items() if (key := archive_key(run)) in archive.index}
+
+# %% ../../nbs/study/archive.ipynb #arc00111
 def restore_archived(
     runs: dict[Path, Run]   # by the path of their record
 ) -> int:                   # number of records
-    "Copy the records that an archive has, and that are missing, to where they belong."
-    missing = {path: run for path, run in runs.items() if completed_record(path) is None}
-    if not missing or not os.environ.get(ARCHIVE) or os.environ.get(FRESH): return 0
-    archive = read_archive(Path(os.environ[ARCHIVE])).record
-    found = {path: archive[key] for path, run in missing.items() if (key := archive_key(run)) in archive.index}
+    "Copy the records that the archive in use has, and that are missing, to where they belong."
+    found = find_archived(runs)
     for path, text in found.items():
         with file_lock(path):
             if completed_record(path): continue   # computed meanwhile
-            write_record(path, {**json.loads(text), 'run': asdict(missing[path]), 'archived': True})
+            write_record(path, {**json.loads(text), 'run': asdict(runs[path]), 'archived': True})
     return len(found)
 
 # %% ../../nbs/study/archive.ipynb #arc00107

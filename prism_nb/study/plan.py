@@ -16,6 +16,7 @@ from typing import Any
 import pandas as pd
 
 from ..core.errors import PrismError
+from .archive import find_archived
 from .estimate import dataset_stats, estimate, format_hours
 from .executor import Executor
 from .power import detectable_difference
@@ -65,7 +66,8 @@ def stop_if_planning(
     "Raise `PlanError` with the runs and claims of a table if it is executed for a plan."
     if executor.max_hours != PLAN_ONLY: return
     runs = {run.record_path(): run for of_row in rows.values() for run in of_row}
-    missing = [run for path, run in runs.items() if completed_record(path) is None]
+    archived = find_archived(runs)
+    missing = [run for path, run in runs.items() if path not in archived and completed_record(path) is None]
     hours = estimate(missing, dataset_stats(missing[0]), executor.num_workers(len(missing))).hours if missing else 0.
     planned = [vars(plan_claim(claim, rows)) for claim in claims]
     raise PlanError(json.dumps(dict(runs=len(runs), missing=len(missing), hours=hours, claims=planned)))
