@@ -29,12 +29,12 @@ def make_index(
 ) -> pd.DataFrame:      # columns path, label, split, group
     "Make the clip index of what lists name; raise `PrismError` for a path that cannot be used or leaves the root."
     if not rows: raise PrismError(f'{root}: the lists name no clip')
+    unusable = next((path for path, *_ in rows if is_unusable(path)), None)   # pandas may refuse such a string
+    if unusable: raise PrismError(f'{root}: the file name {unusable!r} is not in UTF-8, or has control characters')
     index = sort_rows(rows)
     paths = index['path']
     duplicates = paths[paths.duplicated()].tolist()
     if duplicates: raise PrismError(f'{root}: the lists name {duplicates[0]!r} twice')
-    unusable = next(filter(is_unusable, paths), None)
-    if unusable: raise PrismError(f'{root}: the file name {unusable!r} is not in UTF-8, or has control characters')
     escaping = next(filter(escapes_root, paths), None)
     if escaping: raise PrismError(f'{root}: a list names {escaping!r}, which leaves the data set')
     return validate_classes(index, root)
