@@ -35,7 +35,6 @@ from gpu_checks import (  # noqa: E402
     combinations,
     compare_insertions,
     compare_iteration,
-    environment,
 )
 from gpu_clips import load_prepared, prepare  # noqa: E402
 from gpu_headline import compute_headline  # noqa: E402
@@ -65,7 +64,7 @@ from timing import (  # noqa: E402
 )
 
 from prism_nb.core.errors import PrismError  # noqa: E402
-from prism_nb.core.process import cpu_name, get_device, peak_memory_mb, reset_peak_memory  # noqa: E402
+from prism_nb.core.process import cpu_name, environment, get_device, peak_memory_mb, reset_peak_memory  # noqa: E402
 from prism_nb.core.registry import part_modules  # noqa: E402
 from prism_nb.core.source import source_hash  # noqa: E402
 from prism_nb.evaluation import TrainConfig, evaluate  # noqa: E402

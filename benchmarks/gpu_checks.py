@@ -17,7 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from prism_nb.condensation import Condenser, video_gradient
 from prism_nb.core.errors import PrismError
 from prism_nb.core.files import load_tensors
-from prism_nb.core.process import EXIT_SIGTERM, get_device
+from prism_nb.core.process import EXIT_SIGTERM, environment, get_device
 from prism_nb.core.registry import OBJECTIVES, PARAMETERIZATIONS
 from prism_nb.core.rng import seeded_generator
 from prism_nb.insertion import METRICS, PICKS, REFERENCES, propose
@@ -28,21 +28,6 @@ from prism_nb.recipe import make_recipe, recipe_from
 from prism_nb.targets import sample_real_batch
 
 HERE = Path(__file__).resolve().parent
-
-
-@contextmanager
-def environment(**settings):
-    """Set environment variables within the block."""
-    before = {name: os.environ.get(name) for name in settings}
-    os.environ.update(settings)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
 
 
 @contextmanager

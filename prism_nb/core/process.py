@@ -6,8 +6,8 @@
 __all__ = ['AFFECTS_RESULTS', 'ONEDNN_EXTENSIONS', 'MALLOPT_KEEP', 'PROC_STATUS', 'PROC_CLEAR_REFS', 'DEFERRED', 'EXIT_SIGTERM',
            'get_device', 'platform_key', 'is_gpu', 'free_gpu_bytes', 'cpu_name', 'device_name', 'instruction_set',
            'glibc', 'malloc_keep_freed', 'malloc_trim', 'reset_peak_memory', 'peak_memory_mb', 'peak_gpu_memory_mb',
-           'GPUMemoryError', 'explain_gpu_memory_error', 'release_gpu_memory', 'defer_signals', 'deliver',
-           'child_processes', 'exit_on_sigterm']
+           'GPUMemoryError', 'explain_gpu_memory_error', 'environment', 'release_gpu_memory', 'defer_signals',
+           'deliver', 'child_processes', 'exit_on_sigterm']
 
 # %% ../../nbs/core/process.ipynb #i01c6458
 import ctypes
@@ -135,6 +135,18 @@ def explain_gpu_memory_error(
         allocated = gpu.memory_allocated(device)
         raise GPUMemoryError(f'{what}: the memory of {device_name()} is used up: {allocated/1e9:.2f} GB of its '
                              f'{total/1e9:.2f} GB were allocated here, and {free/1e9:.2f} GB were free') from None
+
+# %% ../../nbs/core/process.ipynb #prc00041
+@contextmanager
+def environment(**settings: str) -> Iterator[None]:
+    "Set environment variables within the block, for this process and those that start in it."
+    before = {name: os.environ.pop(name) for name in settings if name in os.environ}
+    os.environ.update(settings)
+    try:
+        yield
+    finally:
+        for name in settings: del os.environ[name]
+        os.environ.update(before)
 
 # %% ../../nbs/core/process.ipynb #528295ca
 def release_gpu_memory() -> None:

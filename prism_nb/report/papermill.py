@@ -28,6 +28,7 @@ from papermill.inspection import inspect_notebook
 from ..core.errors import PrismError, WriteError, check_choice
 from ..core.files import atomic_write
 from ..core.paths import data_dir, facts_dir, package_dir, repo_root, reports_dir
+from ..core.process import environment
 from ..core.registry import loaded_plugins, plugin_modules
 from ..core.rng import stable_hash
 from ..core.source import source_hash
@@ -193,14 +194,7 @@ def report_dir(
 @contextmanager
 def kernel_settings() -> Iterator[None]:
     "Let kernels that start in the block write progress bars as lines of text, and import this process's plug-ins."
-    settings = dict(PRISM_PROGRESS='text', PRISM_PLUGINS=os.pathsep.join(loaded_plugins()))
-    before = {name: os.environ.pop(name) for name in settings if name in os.environ}
-    os.environ.update(settings)
-    try:
-        yield
-    finally:
-        for name in settings: del os.environ[name]
-        os.environ.update(before)
+    with environment(PRISM_PROGRESS='text', PRISM_PLUGINS=os.pathsep.join(loaded_plugins())): yield
 
 # %% ../../nbs/report/papermill.ipynb #fc098fa5
 def unwrap_kernel_error(error: PapermillExecutionError) -> BaseException:

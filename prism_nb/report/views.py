@@ -27,6 +27,7 @@ from .tables import format_interval, format_mean_sd
 from ..study.convergence import assess_convergence, final_losses
 from ..study.factors import factor_chance
 from ..study.profiles import StudyConfig
+from ..study.runs import describe_length
 from ..study.statistics import find_method, paired_interval, summarize
 
 # %% ../../nbs/report/views.ipynb #vws00025
@@ -59,8 +60,8 @@ def describe_setup(
     shape = f'{config.sampling.num_frames}×{config.crop.crop}×{config.crop.crop}'
     def amount(vpc):
         iterations, training = config.for_vpc(vpc).recipe_defaults['iterations'], config.for_vpc(vpc).training
-        given = f'{training.steps} steps' if training.steps else f'{training.epochs} epochs'
-        length = 'evaluation as chosen on validation' if config.protocol else f'{given} of evaluation'
+        given = f'{describe_length(training)} of evaluation'
+        length = 'evaluation as chosen on validation' if config.protocol else given
         return f'VPC {vpc}: {iterations} iterations, {length} in batches of {training.batch}'
     full = config.full_training
     whole = [f'whole data: {full.epochs} epochs in batches of {full.batch}'] if full_data else []

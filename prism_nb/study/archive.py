@@ -23,6 +23,7 @@ from scipy.stats import ttest_ind
 from ..core.errors import PrismError, WriteError
 from ..core.files import atomic_write, file_lock
 from ..core.paths import data_dir
+from ..core.process import environment
 from ..core.registry import METHODS
 from ..core.rng import stable_hash
 from .records import FRESH, NUMBERS, completed_record, write_record
@@ -121,14 +122,7 @@ def use_archive(
     fresh: bool = False  # nothing is read from it
 ) -> Iterator[None]:
     "Let everything in the block, and the kernels that start in it, use an archive."
-    settings = {ARCHIVE: str(path or ''), FRESH: '1' if fresh else ''}
-    before = {name: os.environ.pop(name) for name in settings if name in os.environ}
-    os.environ.update(settings)
-    try:
-        yield
-    finally:
-        for name in settings: del os.environ[name]
-        os.environ.update(before)
+    with environment(**{ARCHIVE: str(path or ''), FRESH: '1' if fresh else ''}): yield
 
 # %% ../../nbs/study/archive.ipynb #arc00106
 def find_archived(

@@ -221,8 +221,9 @@ def get_records(
         restore_archived(by_path)
         missing = {path: run for path, run in by_path.items() if completed_record(path) is None}
         if missing: run_missing([*missing.values()], executor, stats)
-        archive_computed(read_written(path) for path in by_path)
-    return [{**read_written(path), 'record': path.name} for path in paths]
+    records = {path: read_written(path) for path in by_path}
+    archive_computed(records.values())
+    return [{**records[path], 'record': path.name} for path in paths]
 
 # %% ../../nbs/study/runner.ipynb #90b236f7
 def get_records_by_row(

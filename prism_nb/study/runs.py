@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['load_clips', 'load_index', 'clips_cache', 'load_clips_once', 'Run', 'tuned_settings', 'with_learning_rates',
            'rate_source', 'full_data_config', 'workload', 'protocol_key', 'resolve_protocol', 'resolve_training',
-           'resolve_recipe', 'make_runs', 'describe_training', 'protocol_source', 'run_from_dict', 'num_steps',
-           'num_training_videos']
+           'resolve_recipe', 'make_runs', 'describe_length', 'describe_training', 'protocol_source', 'run_from_dict',
+           'num_steps', 'num_training_videos']
 
 # %% ../../nbs/study/runs.ipynb #i02c9cda
 from collections.abc import Iterator
@@ -235,10 +235,13 @@ def make_runs(
     return runs
 
 # %% ../../nbs/study/runs.ipynb #run00104
+def describe_length(training: TrainConfig) -> str:
+    "Describe how long a network is trained."
+    return f'{training.steps} steps' if training.steps else f'{training.epochs} epochs'
+
 def describe_training(training: TrainConfig) -> str:
     "Describe how long a network is trained, and with which augmentation."
-    length = f'{training.steps} steps' if training.steps else f'{training.epochs} epochs'
-    return f'{length}, augmentation {training.augmentation}'
+    return f'{describe_length(training)}, augmentation {training.augmentation}'
 
 def protocol_source(config: StudyConfig, method: str, vpc: int, network: str) -> str:
     "Describe how the networks that evaluate a method are trained, if validation decides; '' if it does not."
