@@ -160,6 +160,14 @@ def test_it_was_decided_whether_a_change_of_the_code_changes_numbers():
     assert (NUMBERS, code) == (1, "ebc8d53249c11363"), decision
 
 
+def test_a_command_starts_without_what_only_pages_need():
+    slow = {"nbformat", "nbconvert", "papermill", "jsonschema", "jupyter_client"}
+    loaded = subprocess.run([sys.executable, "-c", "import sys, prism_nb.cli; print(*sys.modules)"],
+                            capture_output=True, text=True, check=True, cwd=ROOT).stdout.split()
+    assert "prism_nb.report.front" in loaded
+    assert not slow & set(loaded)
+
+
 def test_nothing_says_where_it_was_made():
     for path in git_files():
         if path.suffix in {".png", ".gif", ".webp", ".safetensors"} or path == ROOT / "tests" / "test_repository.py":

@@ -22,7 +22,6 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-import nbformat
 import pandas as pd
 
 from ..core.errors import PrismError, WriteError, check_choice
@@ -41,7 +40,7 @@ from prism_nb.report.papermill import (
     archive_of,
     count_failed_runs,
     default_tables,
-    execute,
+    execute_page,
     records_of,
     report_dir,
     resolve_data_root,
@@ -72,9 +71,9 @@ def read_csv_or_empty(path: Path) -> pd.DataFrame: # empty, if there is no such 
 # %% ../../nbs/report/front.ipynb #4c03796b
 def subtitle(name: str) -> str: # HTML
     "The sentence under the title of a table notebook."
-    nb = nbformat.read(repo_root()/'nbs'/'tables'/f'{name}.ipynb', 4)
-    lines = nb.cells[0].source.splitlines()
-    return html.escape(next(line.removeprefix('> ') for line in lines if line.startswith('> ')))
+    nb = json.loads((repo_root()/'nbs'/'tables'/f'{name}.ipynb').read_text(encoding='utf-8'))
+    lines = nb['cells'][0]['source']
+    return html.escape(next(line.removeprefix('> ').strip() for line in lines if line.startswith('> ')))
 
 # %% ../../nbs/report/front.ipynb #380270f0
 def available_tables(folder: Path) -> dict[str, str]: # name of the page → title
@@ -382,15 +381,14 @@ def plan_page(page: Page) -> str: # '': it needs no runs
     if not takes(page.table, 'max_hours'): return ''
     with tempfile.TemporaryDirectory() as folder:
         planned = replace(page, parameters=page.parameters | dict(max_hours=PLAN_ONLY, out=folder))
-        title = TABLES[page.table][1]
         try:
             with use_archive(archive_of(page)):
-                execute(page.source, Path(folder)/page.source.name, planned.accepted_parameters, title)
+                execute_page(planned, Path(folder)/page.source.name)
         except PlanError as e:
             files = [page.folder/f'{name}_records.csv' for name in (page.name, 'table1')]
             records = next((path for path in files if path.exists()), files[0])
             source = f'{records.parent.name}/{records.name}'
-            return describe_plan(title, json.loads(str(e)), committed_components(records), source)
+            return describe_plan(TABLES[page.table][1], json.loads(str(e)), committed_components(records), source)
     return ''
 
 # %% ../../nbs/report/front.ipynb #frt000b2

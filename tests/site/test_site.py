@@ -146,6 +146,7 @@ def test_the_equations_of_the_paper_are_typeset_with_their_numbers(page, numbers
 def test_search_finds(words, page, scheme, visit, address):
     start = address if scheme == "http" else Path(SITE).as_uri()
     with visit(f"{start}/index.html", WIDE) as visited:
+        visited.page.wait_for_load_state("networkidle")   # a request that leaving cuts off would count as failed
         visited.page.locator("input[name=q]").first.fill(words)
         visited.page.keyboard.press("Enter")
         visited.page.wait_for_selector("ul.search li a")
