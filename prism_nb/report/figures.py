@@ -135,7 +135,7 @@ def plot_accuracy_vs_storage(
     ax.set(xlabel='storage [MB]', ylabel='top-1 accuracy [%]', ylim=(0, 1.15*top))
     if table.storage_bytes.max() > 4*table.storage_bytes.min(): ax.set(xscale='log')
     else: ax.set(xlim=(0, None))
-    ax.legend(frameon=False, fontsize=8)
+    ax.legend(frameon=False, fontsize=8, loc='upper left', bbox_to_anchor=(1, 1))
     return fig
 
 # %% ../../nbs/report/figures.ipynb #e867e4ed

@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['CLAIMS_NOTE', 'FOREST_ALT', 'MOTION_NOTE', 'README_REPORTS', 'read_csv_or_empty', 'subtitle', 'available_tables',
            'collect_claims', 'claims_summary_html', 'motion_summary_html', 'table_summary_html', 'storage_html',
-           'data_note', 'index_body', 'write_index', 'read_table1', 'chance_percent', 'readme_table', 'readme_claims',
-           'outcome_counts', 'main_methods_at_more_videos', 'read_json_or_empty', 'gpu_measured', 'grid_hours',
-           'readme_gpu', 'PageResult', 'require_clone', 'run_page', 'unfinished', 'publish', 'study_pages', 'run_study',
-           'plan_page', 'plan_study']
+           'data_note', 'index_body', 'write_index', 'read_table1', 'of_paper_protocol', 'chance_percent',
+           'readme_table', 'readme_claims', 'outcome_counts', 'main_methods_at_more_videos', 'read_json_or_empty',
+           'gpu_measured', 'grid_hours', 'readme_gpu', 'PageResult', 'require_clone', 'run_page', 'unfinished',
+           'publish', 'study_pages', 'search_rates', 'run_study', 'plan_page', 'plan_study']
 
 # %% ../../nbs/report/front.ipynb #i060516e
 import html
@@ -22,6 +22,7 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import pandas as pd
 
 from ..core.errors import PrismError, WriteError, check_choice
@@ -36,6 +37,7 @@ from .html import HTML_TEMPLATE, figure_html, html_table
 from prism_nb.report.papermill import (
     MAIN_METHODS,
     TABLES,
+    WORKERS,
     Page,
     archive_of,
     count_failed_runs,
@@ -57,10 +59,15 @@ from prism_nb.report.tables import (
     mean_sd_column,
     results_table,
 )
+
+# %% ../../nbs/report/front.ipynb #frt00060
 from ..study.archive import use_archive
+from ..study.cluster import get_executor
 from ..study.estimate import format_hours, run_within
 from ..study.plan import PLAN_ONLY, PlanError, committed_components, describe_plan
+from ..study.profiles import get_config
 from ..study.records import read_record, write_record
+from ..study.tuning import tune
 from ..study.verdicts import FROM_PAPER
 
 # %% ../../nbs/report/front.ipynb #163c16cd
@@ -193,6 +200,11 @@ def read_table1(folder: str) -> pd.DataFrame: # with `vpc` as text
     "Read Table 1 of a report folder."
     return read_csv_or_empty(reports_dir()/folder/'table1.csv').astype(dict(vpc=str))
 
+def of_paper_protocol(table: pd.DataFrame) -> pd.DataFrame:
+    "The rows of Table 1 of the paper's methods and protocol."
+    rows = table.loc[table.protocol == 'paper'] if 'protocol' in table else table
+    return rows.loc[rows.title.isin([method.title for method in METHODS.values()])]   # not at equal steps
+
 def chance_percent(dataset: str) -> str:
     "Format the accuracy of chance on a data set."
     return f'{100/get_dataset(dataset).official_counts[1][0]:.1f}'
@@ -202,7 +214,7 @@ def readme_table() -> str: # Markdown
     "Write Table 1 at one video per class, with the paper's numbers and chance."
     tables = []
     for folder in README_REPORTS:
-        table = read_table1(folder)
+        table = of_paper_protocol(read_table1(folder))
         tables.append(table[table.vpc.isin(['1', 'all'])].set_index('title'))
     first, paper_dataset = tables[0], tables[0].paper_dataset.iloc[0]
     def cell(table, row, name):
@@ -237,7 +249,7 @@ def outcome_counts(folder: str, dataset: str) -> str:
 # %% ../../nbs/report/front.ipynb #de734246
 def main_methods_at_more_videos() -> list[str]: # one entry per number of videos
     "List the accuracy of the main methods at more than one video per class, next to the paper's."
-    table = read_table1('quick')
+    table = of_paper_protocol(read_table1('quick'))
     table = table.loc[~table.vpc.isin(['1', 'all']) & table.method.isin(MAIN_METHODS)]
     entries = []
     for vpc, rows in table.groupby('vpc', sort=False):
@@ -341,6 +353,23 @@ def study_pages(
     common = dict(profile=profile, dataset=dataset, root=root, out=str(folder), **parameters)
     return [Page(table, folder, common | own.get(table, {}) | given) for table in tables]
 
+# %% ../../nbs/report/front.ipynb #frt00051
+def search_rates(
+    pages: list[Page],  # of one profile and data set
+    max_hours: float    # that the runs of one rate may take by estimate; 0: no limit
+) -> None:
+    "Search the learning rates that the pages need and nobody has searched yet, if the profile asks for that."
+    given = pages[0].parameters
+    config = get_config(given['profile'], given['dataset'], given.get('precision', ''))
+    if not config.tunes_first: return
+    executor = get_executor(max_hours=max_hours, **{name: given[name] for name in WORKERS if name in given})
+    computing = [page for page in pages if takes(page.table, 'max_hours')]
+    vpcs = sorted({vpc for page in computing for vpc in np.atleast_1d(page.parameters.get('vpc', 1)).tolist()})
+    for vpc in vpcs:
+        for method in config.for_vpc(vpc).method_overrides:
+            if method in config.tuned.get(str(vpc), {}): continue
+            tune(config, given['profile'], method, vpc, given['root'], executor, report=partial(print, flush=True))
+
 # %% ../../nbs/report/front.ipynb #e55bd3ec
 def run_study(
     profile: str = 'quick',         # a profile
@@ -355,6 +384,7 @@ def run_study(
 ) -> Iterator[PageResult]:          # each page when it is there, the front page last
     "Run table notebooks, one after the other, and write the front page; a page that fails does not stop the others."
     pages = study_pages(profile, dataset, tables, root, methods, **parameters)
+    run_within(partial(search_rates, pages), max_hours, ask)
     folder = report_dir(profile, dataset)
     with use_archive(None, fresh):
         done = {page.name for page in pages if page.table != 'first' and page.source.exists() and page.is_up_to_date()}

@@ -40,7 +40,8 @@ HTML_TEMPLATE = '''<!DOCTYPE html>
 :root {{ color-scheme: light dark; --line: #8884; --soft: #8882; }}
 body {{ font: 16px/1.55 system-ui, sans-serif; max-width: 62rem; margin: 0 auto; padding: 1rem; }}
 body {{ overflow-wrap: break-word; }}
-h1, h2 {{ line-height: 1.2; }} h2 {{ margin-top: 2.2em; }} a.anchor-link {{ display: none; }}
+h1, h2 {{ line-height: 1.2; }} h2 {{ margin-top: 2.2em; }} summary h2 {{ display: inline; }}
+details {{ margin-top: 2em; }} summary {{ cursor: pointer; font-size: .85em; }} a.anchor-link {{ display: none; }}
 blockquote {{ margin: 0; padding-left: 1rem; border-left: 3px solid #D55E00; }}
 img {{ max-width: 100%; height: auto; background: white; }}
 .table {{ overflow-x: auto; margin: 1rem 0; }} figure {{ margin: 0; }}

@@ -109,8 +109,8 @@ def claims_table(
         verdict, networks = claim['found'], claim.get('networks', math.nan)
         return {'claim': claim['claim'], **table, 'whose': claim['whose'],
                 'this study': f'{VERDICT_MARKS[verdict]} {verdict}',
-                'difference [points]': format_difference(claim['difference']),
-                '95 % interval': format_interval(claim['low'], claim['high']),
+                'difference [points], 95 % interval':
+                    f"{format_difference(claim['difference'])} ({format_interval(claim['low'], claim['high'])})",
                 'seeds × networks': f"{claim['seeds']} × {format_number(networks, '{:.0f}')}",
                 'p, adjusted': format_number(claim.get('p', math.nan), '{:.3f}'),
                 'could find [points]': format_number(claim.get('could_find', math.nan)),

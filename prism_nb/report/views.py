@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['describe_rates', 'describe_setup', 'add_paper_values', 'comparison_row', 'training_history', 'convergence_table',
            'accuracy_by_class', 'key_frame_counts', 'plot_class', 'plot_flows', 'plot_sensitivity', 'plot_bars',
-           'plot_factors', 'retrieval_table', 'plot_rates', 'plot_protocols', 'describe_reproduction']
+           'plot_factors', 'retrieval_table', 'plot_rates', 'plot_protocols', 'describe_claims',
+           'describe_reproduction']
 
 # %% ../../nbs/report/views.ipynb #d6c2cec8
 import math
@@ -23,12 +24,13 @@ from ..core.registry import METHODS, NETWORKS
 from ..data.clips import Clips
 from ..data.datasets import Factors, get_dataset
 from .figures import KEY_COLOUR, flow_legend, flow_to_rgb, frame_strip
-from .tables import format_interval, format_mean_sd
+from .tables import VERDICT_MARKS, format_interval, format_mean_sd
 from ..study.convergence import assess_convergence, final_losses
 from ..study.factors import factor_chance
 from ..study.profiles import StudyConfig
 from ..study.runs import describe_length
-from ..study.statistics import find_method, paired_interval, summarize
+from ..study.statistics import NOT_CONVERGED, find_method, paired_interval, summarize
+from ..study.verdicts import CANNOT_TELL
 
 # %% ../../nbs/report/views.ipynb #vws00025
 def describe_rates(
@@ -311,6 +313,23 @@ def plot_protocols(
     ax.legend(frameon=False, fontsize=7, loc='upper left', bbox_to_anchor=(1, 1))
     fig.tight_layout()
     return fig
+
+# %% ../../nbs/report/views.ipynb #vie00051
+def describe_claims(claims: list[dict]) -> str: # Markdown, two sentences; claims: of `verdicts.assess_claims`
+    "Say which claims of a table were decided, and what the study could have found for the others."
+    def name(claim): return f"{claim['claim']} ({claim['difference']:+.1f} points)"
+    open_ones = [claim for claim in claims if claim['found'] == CANNOT_TELL]
+    unfinished = sum(claim['found'] == NOT_CONVERGED for claim in claims)
+    by_verdict = {verdict: [name(claim) for claim in claims if claim['found'] == verdict] for verdict in VERDICT_MARKS
+                  if verdict not in (CANNOT_TELL, NOT_CONVERGED)}
+    decided = '; '.join(f'*{verdict}*: {", ".join(names)}' for verdict, names in by_verdict.items() if names)
+    first = f'{len(claims) - len(open_ones) - unfinished} of {len(claims)} claims decided'
+    first += f': {decided}.' if decided else '.'
+    if unfinished: first += f' In {unfinished}, a row had not converged.'
+    if not open_ones: return first
+    could_find = [claim['could_find'] for claim in open_ones if math.isfinite(claim['could_find'])]
+    smallest = f'differences of {min(could_find):.1f} to {max(could_find):.1f} points' if could_find else 'nothing'
+    return f'{first} For {len(open_ones)} this study *cannot tell*: with its seeds it could have found {smallest}.'
 
 # %% ../../nbs/report/views.ipynb #vie00041
 def describe_reproduction(

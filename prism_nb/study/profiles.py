@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['AUTO', 'INPUT_8x48', 'INPUT_8x64', 'INPUT_16x112', 'DEFAULT', 'SMOKE_DEFAULTS', 'SMOKE', 'SMOKE_PROFILE',
-           'MOTIONSHAPES_STEPS', 'MOTIONSHAPES_QUICK', 'REAL_QUICK', 'OWN_QUICK', 'QUICK_PROFILE', 'WANG_RATES',
-           'UCF_RATES', 'HMDB51_RATES', 'REAL_PAPER', 'PAPER_PROFILE', 'PROFILES', 'StudyConfig', 'wang_rates',
-           'motionshapes_quick', 'table_a', 'get_config']
+           'MOTIONSHAPES_STEPS', 'FEW_SEEDS', 'MOTIONSHAPES_QUICK', 'REAL_QUICK', 'OWN_QUICK', 'QUICK_PROFILE',
+           'STATIC_LR', 'WANG_RATES', 'UCF_RATES', 'HMDB51_RATES', 'REAL_PAPER', 'PAPER_PROFILE', 'PROFILES',
+           'StudyConfig', 'for_headline', 'as_chosen', 'wang_rates', 'motionshapes_quick', 'table_a', 'get_config']
 
 # %% ../../nbs/study/profiles.ipynb #i02ec994
 from dataclasses import dataclass, field, replace
@@ -33,6 +33,7 @@ class StudyConfig:
     training: TrainConfig              # of the networks trained on a condensed set
     num_seeds: int = 3                 # condensation seeds
     num_eval: int = 2                  # evaluated networks per condensed set
+    headline_seeds: dict[str, int] = field(default_factory=dict)   # of methods that Table 1 has more seeds of
     num_snapshots: int = 0             # how often accuracy is measured during a condensation
     held_out_points: int = 0           # how often the held-out loss is, and at the end; 0: never
     full_training: TrainConfig = TrainConfig(epochs=60, batch=32)  # of networks trained on all training clips
@@ -41,6 +42,7 @@ class StudyConfig:
     per_vpc: dict[int, dict[str, Any]] = field(default_factory=dict)  # fields that differ at another VPC
     precision: str = 'float32'         # of real clips and of evaluated networks; or 'auto', see `precision`
     rates_are_guesses: bool = False    # whether the rates were chosen on other data
+    tunes_first: bool = False          # whether a study searches the rates on validation before its first page
     tuned: dict[str, dict[str, dict]] = field(default_factory=dict)   # rates found by tuning; see `rates`
     protocol: dict[str, Any] = field(default_factory=dict)  # augmentation, steps of `training`; AUTO: as in `protocols`
     protocols: dict[str, dict[str, dict]] = field(default_factory=dict)   # chosen on validation; see `rates`
@@ -53,6 +55,16 @@ class StudyConfig:
     def split_id(self, seed: int) -> int:
         "The official split of a condensation seed."
         return self.split_ids[seed % len(self.split_ids)]
+
+# %% ../../nbs/study/profiles.ipynb #pfl00010
+def for_headline(config: StudyConfig, method: str, vpc: int) -> StudyConfig:
+    "The settings at a number of videos per class, with the seeds that Table 1 has of a method."
+    at = config.for_vpc(vpc)
+    return replace(at, num_seeds=at.headline_seeds.get(method, at.num_seeds))
+
+def as_chosen(config: StudyConfig) -> StudyConfig:
+    "The same settings, but networks are trained as was chosen on validation for each method."
+    return replace(config, protocol=dict(augmentation=AUTO, steps=AUTO))
 
 # %% ../../nbs/study/profiles.ipynb #00e7d659
 INPUT_8x48 = ClipSampling(8, 4), ResizeCrop((48, 64), 48)         # MotionShapes
@@ -87,21 +99,25 @@ def motionshapes_quick(
     training = TrainConfig(epochs=MOTIONSHAPES_STEPS//vpc, batch=10, width=.25)
     return dict(method_overrides=method_overrides, training=training)
 
+FEW_SEEDS = dict(num_seeds=3, headline_seeds={})   # where a condensation takes long
+
 # %% ../../nbs/study/profiles.ipynb #82ecd772
 MOTIONSHAPES_QUICK = StudyConfig(
-    'motionshapes', *INPUT_8x48, held_out_points=20, full_training=TrainConfig(epochs=40, batch=32, width=.25),
+    'motionshapes', *INPUT_8x48, num_seeds=5, num_eval=4, headline_seeds=dict(random=10, herding=10, dm=10, prism=10),
+    held_out_points=20, full_training=TrainConfig(epochs=40, batch=32, width=.25),
     recipe_defaults=dict(iterations=400, lr_decay='cosine', batch_real=8, width=.25, feature_epochs=10),
-    **motionshapes_quick(1, dm=dict(lr=12.5), wang=wang_rates(30., 30., 200, 1e-3), prism=dict(lr=30.)),
+    **motionshapes_quick(1, dm=dict(lr=12.5), wang=wang_rates(30., 1., 100, 1e-3), prism=dict(lr=30.)),
     per_vpc={
         4: motionshapes_quick(4, prism=dict(lr=120.)),
-        5: motionshapes_quick(5, dm=dict(lr=125.), wang=wang_rates(150., 150., 200, 1e-3), prism=dict(lr=150.)),
-        10: motionshapes_quick(10, dm=dict(lr=250.), wang=wang_rates(300., 300., 200, 1e-3), prism=dict(lr=300.))})
+        5: motionshapes_quick(5, dm=dict(lr=125.), wang=wang_rates(150., 5., 100, 1e-3), prism=dict(lr=150.)),
+        10: motionshapes_quick(10, dm=dict(lr=250.), wang=wang_rates(300., 10., 100, 1e-3), prism=dict(lr=300.))
+            | FEW_SEEDS})
 
 # %% ../../nbs/study/profiles.ipynb #f3350bdf
 REAL_QUICK = StudyConfig(
     '', ClipSampling(8, 4, num_clips=3), ResizeCrop((64, 64), 64),
     recipe_defaults=dict(iterations=300, batch_real=8, feature_epochs=3),
-    method_overrides=dict(dm=dict(lr=1.), wang=wang_rates(3., 2., 150), prism=dict(lr=10.)),
+    method_overrides=dict(dm=dict(lr=1.), wang=wang_rates(3., 1., 100), prism=dict(lr=10.)),
     training=TrainConfig(epochs=60, batch=21), full_training=TrainConfig(epochs=8, batch=32),
     lr_scales_with_vpc=True, precision='auto')
 OWN_QUICK = replace(
@@ -115,10 +131,11 @@ QUICK_PROFILE = {'motionshapes': MOTIONSHAPES_QUICK, DEFAULT: OWN_QUICK,
                                   training=replace(REAL_QUICK.training, retrieval=True))}
 
 # %% ../../nbs/study/profiles.ipynb #719d2a65
+STATIC_LR = 1.   # of frames that are condensed as images
 WANG_RATES = {   # videos per class → settings
-    1: wang_rates(1e-4, 30., 5000),
-    5: wang_rates(1e3, 30., 5000, 1e-6),
-    10: wang_rates(1e3, 30., 5000, 1e-6)}
+    1: wang_rates(1e-4, STATIC_LR, 1000),
+    5: wang_rates(1e3, STATIC_LR, 1000, 1e-6),
+    10: wang_rates(1e3, STATIC_LR, 1000, 1e-6)}
 
 # %% ../../nbs/study/profiles.ipynb #4b1d34a4
 def table_a(
@@ -131,14 +148,14 @@ def table_a(
             recipe_defaults=dict(iterations=5000, batch_real=(batch_real or {}).get(vpc, 64)),
             method_overrides=dict(dm=dict(lr=30.), wang=WANG_RATES[vpc], prism=dict(lr=rates[vpc])),
             training=TrainConfig(retrieval=True))
-    return dict(at(1), per_vpc={vpc: at(vpc) for vpc in rates if vpc > 1})
+    return dict(at(1), tunes_first=True, per_vpc={vpc: at(vpc) for vpc in rates if vpc > 1})
 
 # %% ../../nbs/study/profiles.ipynb #638cedd5
 UCF_RATES = table_a({1: 1., 5: 25., 10: 50.})   # printed for miniUCF
 HMDB51_RATES = table_a({1: .7, 5: 25., 10: 75.})
 REAL_PAPER = replace(   # the rates are those of the quick profile
-    REAL_QUICK, recipe_defaults=dict(iterations=5000), training=TrainConfig(retrieval=True),
-    method_overrides=REAL_QUICK.method_overrides | dict(wang=wang_rates(3., 2., 5000)),
+    REAL_QUICK, recipe_defaults=dict(iterations=5000), training=TrainConfig(retrieval=True), tunes_first=True,
+    method_overrides=REAL_QUICK.method_overrides | dict(wang=wang_rates(3., STATIC_LR, 1000)),
     full_training=TrainConfig(epochs=60, batch=32))
 PAPER_PROFILE = {
     'miniucf': StudyConfig('miniucf', *INPUT_16x112, **UCF_RATES, precision='auto'),
@@ -164,4 +181,5 @@ def get_config(
     config = configs[dataset] if dataset in configs else replace(configs[DEFAULT], dataset=dataset)
     check_choice('precision', precision or config.precision, [*PRECISIONS, AUTO])
     tuned, protocols = (remembered_rates(config.dataset, profile, kind) for kind in (RATES, PROTOCOLS))
-    return replace(config, precision=precision or config.precision, tuned=tuned, protocols=protocols)
+    chosen = {vpc: config.protocols.get(vpc, {}) | protocols.get(vpc, {}) for vpc in {*config.protocols, *protocols}}
+    return replace(config, precision=precision or config.precision, tuned=tuned, protocols=chosen)

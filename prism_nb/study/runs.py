@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['load_clips', 'load_index', 'clips_cache', 'load_clips_once', 'Run', 'tuned_settings', 'with_learning_rates',
-           'rate_source', 'full_data_config', 'workload', 'protocol_key', 'resolve_protocol', 'resolve_training',
-           'resolve_recipe', 'make_runs', 'describe_length', 'describe_training', 'protocol_source', 'run_from_dict',
-           'num_steps', 'num_training_videos']
+           'rate_source', 'full_data_config', 'workload', 'protocol_key', 'resolve_protocol', 'with_equal_steps',
+           'resolve_training', 'resolve_recipe', 'make_runs', 'describe_length', 'describe_training', 'protocol_source',
+           'run_from_dict', 'num_steps', 'num_training_videos']
 
 # %% ../../nbs/study/runs.ipynb #i02c9cda
 from collections.abc import Iterator
@@ -196,6 +196,12 @@ def resolve_protocol(config: StudyConfig, method: str, vpc: int, network: str) -
               for name, value in config.protocol.items()}
     flips = datasets.get_dataset(config.dataset).flips
     return replace(config, training=replace(config.training, flips=flips, **chosen), protocol={}, protocols={})
+
+def with_equal_steps(config: StudyConfig, vpc: int, classes: int) -> StudyConfig:
+    "Let a network take as many steps on any set, and on all training clips, as on a set with `vpc` videos per class."
+    at = config.for_vpc(vpc)
+    steps = at.training.num_steps(vpc*classes)
+    return replace(at, full_training=at.training, protocol=at.protocol | dict(steps=steps))
 
 def resolve_training(config: StudyConfig, network: str) -> StudyConfig:
     "Let the evaluated networks compute in the precision of the study."
