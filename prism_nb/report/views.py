@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['describe_rates', 'describe_setup', 'add_paper_values', 'comparison_row', 'training_history', 'convergence_table',
            'accuracy_by_class', 'key_frame_counts', 'plot_class', 'plot_flows', 'plot_sensitivity', 'plot_bars',
-           'plot_factors', 'retrieval_table', 'plot_rates', 'plot_protocols', 'describe_claims',
+           'plot_factors', 'retrieval_table', 'plot_rates', 'plot_protocols', 'summarize_chosen', 'describe_claims',
            'describe_reproduction']
 
 # %% ../../nbs/report/views.ipynb #d6c2cec8
@@ -26,10 +26,11 @@ from ..data.datasets import Factors, get_dataset
 from .figures import KEY_COLOUR, flow_legend, flow_to_rgb, frame_strip
 from .tables import VERDICT_MARKS, format_interval, format_mean_sd
 from ..study.convergence import assess_convergence, final_losses
-from ..study.factors import factor_chance
+from ..evaluation import TrainConfig
+from ..study.factors import add_factors, factor_chance
 from ..study.profiles import StudyConfig
-from ..study.runs import describe_length
-from ..study.statistics import NOT_CONVERGED, find_method, paired_interval, summarize
+from ..study.runs import describe_length, describe_training
+from ..study.statistics import NOT_CONVERGED, find_method, paired_interval, summarize, summary_table
 from ..study.verdicts import CANNOT_TELL
 
 # %% ../../nbs/report/views.ipynb #vws00025
@@ -313,6 +314,18 @@ def plot_protocols(
     ax.legend(frameon=False, fontsize=7, loc='upper left', bbox_to_anchor=(1, 1))
     fig.tight_layout()
     return fig
+
+# %% ../../nbs/report/views.ipynb #vie00061
+def summarize_chosen(
+    rows: dict[str, list[dict]],  # records by row
+    factors: Factors|None         # of the data set
+) -> pd.DataFrame:                # of `statistics.summary_table`, with factors; the training is part of a row's name
+    "Summarize rows whose networks are trained as was chosen on validation."
+    def name(row, records):
+        training = TrainConfig(**records[0]['run']['config']['training'])
+        return f'{row}: {describe_training(training)}'
+    named = {name(row, records): records for row, records in rows.items()}
+    return add_factors(summary_table(named), named, factors)
 
 # %% ../../nbs/report/views.ipynb #vie00051
 def describe_claims(claims: list[dict]) -> str: # Markdown, two sentences; claims: of `verdicts.assess_claims`

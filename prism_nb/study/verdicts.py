@@ -4,12 +4,14 @@
 
 # %% auto #0
 __all__ = ['AFFECTS_RESULTS', 'FROM_PAPER', 'FROM_STUDY', 'MARGIN', 'SAME', 'OPPOSITE', 'NO_DIFFERENCE', 'CANNOT_TELL',
-           'ON_OWN_DATA', 'Claim', 'is_of_paper', 'source_of', 'evaluation_group', 'pool_variance', 'Difference',
-           'measure_difference', 'holm', 'Verdict', 'find_verdict', 'find_verdicts', 'assess_claims', 'what_it_takes']
+           'ON_OWN_DATA', 'Claim', 'by_protocol', 'is_of_paper', 'source_of', 'evaluation_group', 'pool_variance',
+           'Difference', 'measure_difference', 'holm', 'Verdict', 'find_verdict', 'find_verdicts', 'assess_claims',
+           'what_it_takes']
 
 # %% ../../nbs/study/verdicts.ipynb #vdc00003
 import math
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -21,6 +23,7 @@ from ..core.registry import NETWORKS
 from ..recipe import PARTS
 from .convergence import has_finished
 from .power import LEVEL, detectable_difference, seeds_needed
+from .runs import CHOSEN
 from .statistics import NOT_CONVERGED, find_method, paper_table, top1_by_seed
 from .variance import VarianceComponents, variance_components
 
@@ -46,6 +49,16 @@ class Claim:
         "Compute the sum for each condensation seed."
         parts = [weight*top1_by_seed(rows[row]) for row, weight in self.weights.items()]
         return pd.concat(parts, axis=1).dropna().sum(axis=1)
+
+# %% ../../nbs/study/verdicts.ipynb #vdc00031
+def by_protocol(
+    claims: list[Claim],   # about rows whose networks are trained as in the paper
+    rows: Collection       # keys of all rows of the table
+) -> list[Claim]:
+    "Add each claim about rows that are there with a chosen training, too."
+    def chosen(claim): return {(row, CHOSEN): weight for row, weight in claim.weights.items()}
+    return claims + [Claim(f'{claim.text}, {CHOSEN}', chosen(claim), claim.printed) for claim in claims
+                     if {*chosen(claim)} <= {*rows}]
 
 # %% ../../nbs/study/verdicts.ipynb #vdc00010
 def is_of_paper(record: dict) -> bool:
