@@ -23,10 +23,10 @@ from ..condensed import SyntheticDataset
 from ..core.registry import METHODS, NETWORKS
 from ..data.clips import Clips
 from ..data.datasets import Factors, get_dataset
+from ..evaluation import TrainConfig
 from .figures import KEY_COLOUR, flow_legend, flow_to_rgb, frame_strip
 from .tables import VERDICT_MARKS, format_interval, format_mean_sd
 from ..study.convergence import assess_convergence, final_losses
-from ..evaluation import TrainConfig
 from ..study.factors import add_factors, factor_chance
 from ..study.profiles import StudyConfig
 from ..study.runs import describe_length, describe_training
