@@ -1,6 +1,7 @@
-# make study (TABLES=first: Table 1 alone; FRESH=1: nothing is read from committed records) · make test · make test-long (also what takes minutes) · make check · make lab · make bench · make gpu · make readme · make site · make test-site · make clean
+# make study (TABLES=first: Table 1 alone; DATASET=motionshapes: one data set; FRESH=1: nothing is read from committed records) · make test · make test-long (also what takes minutes) · make check · make lab · make bench · make gpu · make readme · make site · make test-site · make clean
 PYTHON ?= python3
 PROFILE ?= quick
+DATASET ?= motionshapes,motionshapes-crossed
 TABLES ?=
 FRESH ?=
 BUDGET ?= 25m
@@ -10,7 +11,7 @@ export OMP_NUM_THREADS ?= 1
 export PYRIGHT_PYTHON_IGNORE_WARNINGS = 1
 
 study: .venv/installed
-	$(BIN)/prism-nb study --profile $(PROFILE) --tables "$(TABLES)" $(if $(FRESH),--fresh) --yes
+	$(BIN)/prism-nb study --profile $(PROFILE) --dataset "$(DATASET)" --tables "$(TABLES)" $(if $(FRESH),--fresh) --yes
 
 # Style and types, in seconds.
 check: .venv/installed
