@@ -7,7 +7,7 @@ __all__ = ['JSON_TYPES', 'TABLES', 'PAPER_TABLES', 'MAIN_METHODS', 'FIRST', 'MOT
            'QUICK_MOTIONSHAPES', 'QUICK_CROSSED', 'QUICK_JHMDB', 'TABLE_PARAMETERS', 'STUDY_DATASET', 'WORKERS',
            'WHERE', 'OF_KNOWN_MOTION', 'validate_parameters', 'check_type', 'table_notebook', 'takes',
            'paper_parameters', 'table_parameters', 'report_dir', 'Page', 'archive_of', 'page_settings', 'records_of',
-           'package_hash', 'used_records', 'execute_page', 'run_table', 'count_failed_runs', 'supports',
+           'package_hash', 'record_hash', 'used_records', 'execute_page', 'run_table', 'count_failed_runs', 'supports',
            'default_tables', 'resolve_data_root']
 
 # %% ../../nbs/report/papermill.ipynb #i0698c01
@@ -211,10 +211,9 @@ class Page:
     def is_up_to_date(self) -> bool:
         "Check whether building the page again would give the same page."
         manifest = read_record(self.manifest_path)
-        if not manifest or manifest['build_hash'] != self.build_hash(): return False
+        if not manifest or manifest['build_hash'] != self.build_hash(): return False   # an older one has another hash
         if not all((self.folder/name).exists() for name in manifest['files']): return False
-        scores = data_dir()/'results'/'scores'
-        return all(completed_record(scores/name) for name in manifest['records'])
+        return all(record_hash(name) == found for name, found in manifest['records'].items())
 
 # %% ../../nbs/report/papermill.ipynb #ppm00040
 def archive_of(page: Page) -> Path|None:
@@ -236,7 +235,7 @@ def page_settings(page: Page) -> dict:
 def records_of(page: Page) -> list[str]:
     "List the names of the records that a page was made from."
     manifest = read_record(page.manifest_path)
-    return manifest['records'] if manifest else []
+    return [*manifest['records']] if manifest else []
 
 # %% ../../nbs/report/papermill.ipynb #c8d2fa3b
 WORKERS = ('workers', 'ray_address', 'gpus')   # parameters that say where a table is computed
@@ -247,6 +246,12 @@ def package_hash() -> str:
     sources = sorted(package_dir().rglob('*.py'))
     texts = [[str(path.relative_to(package_dir())), path.read_text(encoding='utf-8')] for path in sources]
     return stable_hash(*texts, source_hash(*plugin_modules()))
+
+# %% ../../nbs/report/papermill.ipynb #ppm00060
+def record_hash(name: str) -> str: # '': it is missing, or must be executed again
+    "Hash a record, by the name of its file."
+    record = completed_record(data_dir()/'results'/'scores'/name)
+    return stable_hash(record) if record else ''
 
 # %% ../../nbs/report/papermill.ipynb #1ba1e9f7
 def used_records(
@@ -268,7 +273,7 @@ def run_table(page: Page) -> Path: # the page
     before = page.files()
     execute_page(page, page.html.with_suffix('.ipynb'))
     written = [name for name, modified in page.files().items() if before.get(name) != modified]
-    records = used_records([page.folder/name for name in written])
+    records = {name: record_hash(name) for name in used_records([page.folder/name for name in written])}
     write_record(page.manifest_path, dict(build_hash=page.build_hash(), files=written, records=records))
     return page.html
 
