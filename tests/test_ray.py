@@ -9,7 +9,7 @@ import time
 import psutil
 import pytest
 from conftest import BIN, call, start, wait_until
-from test_interruption import CONDENSE, STUDY, scores
+from test_interruption import CONDENSE, STUDY, TABLE4_RUNS, scores
 
 from prism_nb.study import cluster
 
@@ -125,7 +125,7 @@ def test_a_study_has_the_numbers_of_one_without_ray(tmp_path, decoded_data):
         _, messages = process.communicate(timeout=300)
         assert process.returncode == 0, messages[-2000:]
     assert scores(on_ray) == scores(local)
-    assert len(scores(on_ray)) == 4
+    assert len(scores(on_ray)) == TABLE4_RUNS
 
 
 @pytest.mark.parametrize("command", [["condense", "--out", "x.safetensors"], ["study"]])

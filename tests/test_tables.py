@@ -9,6 +9,7 @@ from conftest import call, start, wait_until
 from prism_nb.study.records import read_record
 
 STUDY = ["study", "--profile", "smoke", "--tables", "4", "--workers", "1"]
+TABLE4_RUNS = 8   # two starts, two seeds, two trainings of the networks
 
 
 @pytest.mark.parametrize("arguments, message", [
@@ -55,7 +56,7 @@ def test_a_stopped_study_says_how_to_resume_and_resumes(tmp_path, data_dir):
     assert not list((tmp_path / "reports").rglob("*.html"))
     messages, status = finish(run())
     assert status == 0, messages[-2000:]
-    assert len(list(scores.iterdir())) == 4
+    assert len(list(scores.iterdir())) == TABLE4_RUNS
     assert {path: path.stat().st_mtime_ns for path in finished} == finished
 
 
@@ -64,7 +65,7 @@ def test_two_studies_on_one_folder_do_not_disturb_each_other(tmp_path, data_dir)
     for messages, status in map(finish, processes):
         assert status == 0, messages[-2000:]
     records = sorted((data_dir / "results" / "scores").iterdir())
-    assert len(records) == 4
+    assert len(records) == TABLE4_RUNS
     assert all(read_record(path)["scores"] for path in records)
     assert not list((data_dir / "results").rglob(".*"))
 
