@@ -71,7 +71,7 @@ def test_table(layout, run_cli, tmp_path):
     name, _ = layout
     code, _, err = run_cli("study", "--dataset", name, "--profile", "smoke", "--tables", "1")
     assert code == 0, err
-    assert f"30 runs of {name}, 2 at a time: about" in err
+    assert f"16 runs of {name}, 2 at a time: about" in err
     table = pd.read_csv(tmp_path / "reports" / f"{name}-smoke" / "table1.csv")
     assert table.top1_mean.notna().all()
     assert set(table.paper_dataset) == {PAPER_NAMES[name]}

@@ -274,7 +274,8 @@ def protocol_source(config: StudyConfig, method: str, vpc: int, network: str) ->
     if AUTO not in config.protocol.values(): return ''
     found = config.protocols.get(str(vpc), {}).get(protocol_key(method, network))
     text = describe_training(resolve_protocol(config, method, vpc, network).training)
-    if found: return f'{text}, chosen ' + (f'by `prism-nb tune` on {found["day"]}' if 'day' in found else 'for the profile')
+    by = f'by `prism-nb tune` on {found["day"]}' if found and 'day' in found else 'for the profile'
+    if found: return f'{text}, chosen {by}'
     if not method or network != Recipe.network: return f"{text}, the profile's"   # `tune` cannot choose them
     return (f"{text}, the profile's; `prism-nb tune --dataset {config.dataset} --method {method} --vpc {vpc} "
             '--augment auto --steps auto` chooses them on validation')
