@@ -108,7 +108,7 @@ JHMDB_RATES = {
 }
 
 # %% ../../nbs/report/papermill.ipynb #859580c3
-STEPS = dict(steps=[100, 200, 400, 800], seeds=3)
+STEPS = dict(steps=[100, 200, 400, 800], seeds=3, real_clips=REAL_CLIPS)
 QUICK_MOTIONSHAPES = {   # table → parameters
     'first': FIRST,
     '1': dict(vpc=[1, 5, 10], real_clips=REAL_CLIPS),
