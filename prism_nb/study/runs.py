@@ -249,9 +249,9 @@ def by_protocol(
     make: Callable[[StudyConfig], dict[Any, list[Run]]]   # makes the rows of a table
 ) -> dict[Any, list[Run]]:                                # the second time as (row, CHOSEN)
     "Make rows whose networks are trained as in the paper, and rows whose training was chosen, if any was."
-    rows, chosen = make(replace(config, protocol={})), make(as_chosen(config))
-    same = all(chosen[row] == rows[row] for row in chosen)
-    return rows if same else rows | {(row, CHOSEN): runs for row, runs in chosen.items()}
+    rows = make(replace(config, protocol={}))
+    if not any(config.protocols.values()): return rows
+    return rows | {(row, CHOSEN): runs for row, runs in make(as_chosen(config)).items()}
 
 def split_protocols(
     rows: dict[Any, Any]   # of `by_protocol`, or their records
