@@ -184,7 +184,7 @@ def read_table1(folder: str) -> pd.DataFrame: # with `vpc` as text
     return read_csv_or_empty(reports_dir()/folder/'table1.csv').astype(dict(vpc=str))
 
 def of_paper_protocol(table: pd.DataFrame) -> pd.DataFrame:
-    "The rows of Table 1 of the paper's methods and protocol."
+    "The rows of Table 1 with the paper's training, without all clips at equal steps, which no method is named after."
     rows = table.loc[table.protocol == 'paper'] if 'protocol' in table else table
     return rows.loc[rows.title.isin([method.title for method in METHODS.values()])]   # not at equal steps
 

@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['JSON_TYPES', 'TABLES', 'PAPER_TABLES', 'MAIN_METHODS', 'REAL_CLIPS', 'FIRST', 'MOTIONSHAPES_RATES', 'JHMDB_RATES',
            'STEPS', 'QUICK_MOTIONSHAPES', 'QUICK_CROSSED', 'QUICK_JHMDB', 'TABLE_PARAMETERS', 'STUDY_DATASET',
-           'WORKERS', 'WHERE', 'OF_KNOWN_MOTION', 'validate_parameters', 'check_type', 'table_notebook', 'takes',
-           'paper_parameters', 'table_parameters', 'report_dir', 'Page', 'archive_of', 'page_settings', 'records_of',
-           'package_hash', 'record_hash', 'used_records', 'execute_page', 'run_table', 'count_failed_runs', 'supports',
-           'default_tables', 'resolve_data_root']
+           'WORKERS', 'WHERE', 'OF_KNOWN_MOTION', 'validate_parameters', 'check_type', 'table_notebook',
+           'accepted_names', 'takes', 'paper_parameters', 'table_parameters', 'report_dir', 'Page', 'archive_of',
+           'page_settings', 'records_of', 'package_hash', 'record_hash', 'used_records', 'execute_page', 'run_table',
+           'count_failed_runs', 'supports', 'default_tables', 'resolve_data_root']
 
 # %% ../../nbs/report/papermill.ipynb #i0698c01
 from dataclasses import dataclass
@@ -81,21 +81,25 @@ REAL_CLIPS = ['uint8', 'tiles', 'h264', 'whole']
 FIRST = dict(methods=MAIN_METHODS, chosen=False, seeds=2)   # parameters of the first part of Table 1
 
 # %% ../../nbs/report/papermill.ipynb #ppm00050
+def accepted_names(table: str) -> set[str]: # table: a name in `TABLES`
+    "Read the names of the parameters that the notebook of a table takes."
+    from prism_nb.report.execution import notebook_parameters  # here, since it takes seconds
+    return notebook_parameters(table_notebook(table))
+
 def takes(
     table: str,     # a name in `TABLES`
     parameter: str
 ) -> bool:
     "Check whether the notebook of a table takes a parameter."
-    from prism_nb.report.execution import notebook_parameters  # here, since it takes seconds
-    return parameter in notebook_parameters(table_notebook(table))
+    return parameter in accepted_names(table)
 
 # %% ../../nbs/report/papermill.ipynb #0708db7f
 MOTIONSHAPES_RATES = {
     1: dict(dm=dict(lr=[6.25, 12.5, 25., 50.]),
-            wang=dict(lr=[10., 30., 100., 300.], static_lr=[15., 30., 60.], hallucinator_lr=[1e-4, 1e-3, 1e-2]),
+            wang=dict(lr=[10., 30., 100., 300.], static_lr=[.5, 1., 2.], hallucinator_lr=[1e-4, 1e-3, 1e-2]),
             prism=dict(lr=[7.5, 15., 30., 60.])),
     5: dict(dm=dict(lr=[31.25, 62.5, 125., 250.]),
-            wang=dict(lr=[50., 150., 500.], static_lr=[75., 150., 300.]),
+            wang=dict(lr=[50., 150., 500.], static_lr=[2.5, 5., 10.]),
             prism=dict(lr=[37.5, 75., 150., 300.])),
     10: dict(dm=dict(lr=[62.5, 125., 250.]),
              wang=dict(lr=[100., 300., 1000.]),
@@ -198,7 +202,8 @@ class Page:
     @property
     def accepted_parameters(self) -> dict:
         "The parameters that the notebook takes."
-        return {name: value for name, value in self.parameters.items() if takes(self.table, name)}
+        accepted = accepted_names(self.table)
+        return {name: value for name, value in self.parameters.items() if name in accepted}
 
     def build_hash(self) -> str:
         "Hash of what makes the page, except the records: notebook, settings, code, the paper's tables, benchmarks."

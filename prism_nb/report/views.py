@@ -319,13 +319,14 @@ def plot_protocols(
 def summarize_chosen(
     rows: dict[str, list[dict]],  # records by row
     factors: Factors|None         # of the data set
-) -> pd.DataFrame:                # of `statistics.summary_table`, with factors; the training is part of a row's name
-    "Summarize rows whose networks are trained as was chosen on validation."
+) -> pd.DataFrame|None:           # of `statistics.summary_table`, with factors and `protocol`; None: no rows
+    "Summarize rows whose networks are trained as was chosen on validation; the training is part of a row's name."
+    if not rows: return None
     def name(row, records):
         training = TrainConfig(**records[0]['run']['config']['training'])
         return f'{row}: {describe_training(training)}'
     named = {name(row, records): records for row, records in rows.items()}
-    return add_factors(summary_table(named), named, factors)
+    return add_factors(summary_table(named), named, factors).assign(protocol='chosen')
 
 # %% ../../nbs/report/views.ipynb #vie00051
 def describe_claims(claims: list[dict]) -> str: # Markdown, two sentences; claims: of `verdicts.assess_claims`

@@ -27,7 +27,7 @@ from ..core.process import environment
 from ..core.registry import METHODS
 from ..core.rng import stable_hash
 from .records import FRESH, NUMBERS, completed_record, write_record
-from .runs import Run, run_from_dict
+from .runs import Run, is_builtin, run_from_dict
 from .verdicts import holm
 
 # %% ../../nbs/study/archive.ipynb #arc00040
@@ -36,7 +36,7 @@ def archive_key(
     data: str = ''  # content hash of its clips; '': they are loaded
 ) -> str:           # '' if a plug-in has defined a part of it
     "Hash what was asked for, on whatever machine and with whatever version of the code that gives the same numbers."
-    if any(not name.startswith('prism_nb.') for name in run.modules()): return ''
+    if not is_builtin(run.modules()): return ''
     config = run.config
     return stable_hash(NUMBERS, METHODS[run.method].full_data, asdict(run.recipe), run.seed, run.eval_split,
                        run.network, asdict(config.training), [*run.eval_seeds()], config.num_snapshots,

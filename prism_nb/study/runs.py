@@ -5,11 +5,12 @@
 # %% auto #0
 __all__ = ['CHOSEN', 'load_clips', 'load_index', 'clips_cache', 'load_clips_once', 'Run', 'tuned_settings', 'with_learning_rates',
            'rate_source', 'full_data_config', 'workload', 'protocol_key', 'resolve_protocol', 'with_equal_steps',
-           'resolve_training', 'resolve_recipe', 'make_runs', 'by_protocol', 'split_protocols', 'describe_length',
-           'describe_training', 'protocol_source', 'run_from_dict', 'num_steps', 'num_training_videos']
+           'resolve_training', 'resolve_recipe', 'make_runs', 'is_builtin', 'by_protocol', 'split_protocols',
+           'join_protocols', 'describe_length', 'describe_training', 'protocol_source', 'run_from_dict', 'num_steps',
+           'num_training_videos']
 
 # %% ../../nbs/study/runs.ipynb #i02c9cda
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import asdict, dataclass, replace
@@ -241,6 +242,11 @@ def make_runs(
         runs += [Run(own_config, method, recipe, seed, root, eval_split, network) for seed in range(config.num_seeds)]
     return runs
 
+# %% ../../nbs/study/runs.ipynb #run00120
+def is_builtin(modules: Iterable[str]) -> bool:
+    "Tell whether all of some modules are of this package, and none is a plug-in's."
+    return all(name.startswith('prism_nb.') for name in modules)
+
 # %% ../../nbs/study/runs.ipynb #run00111
 CHOSEN = 'training chosen on validation'   # marks rows
 
@@ -259,6 +265,10 @@ def split_protocols(
     "Split rows by how their networks are trained."
     chosen = {key: value for key, value in rows.items() if isinstance(key, tuple) and key[-1] == CHOSEN}
     return {key: rows[key] for key in rows if key not in chosen}, {row: value for (row, _), value in chosen.items()}
+
+def join_protocols(rows: dict, chosen: dict) -> dict[str, Any]: # rows, chosen: by their titles
+    "Join what `split_protocols` has split, by titles."
+    return rows | {f'{title}, {CHOSEN}': value for title, value in chosen.items()}
 
 # %% ../../nbs/study/runs.ipynb #run00104
 def describe_length(training: TrainConfig) -> str:

@@ -25,7 +25,7 @@ from .archive import ARCHIVE
 from .executor import LocalExecutor
 from .records import NUMBERS
 from .runner import LAYOUT, describe_set, load_or_condense, try_load
-from .runs import Run, clips_cache, num_steps, run_from_dict
+from .runs import Run, clips_cache, is_builtin, num_steps, run_from_dict
 
 AFFECTS_RESULTS = False
 
@@ -99,7 +99,7 @@ def load_pictured_sets(
 def picture_path(record: dict) -> Path|None: # None: no archive is in use, or a plug-in defines a part of the run
     "Name the copy of a record's set in the report whose archive is in use; how it was evaluated does not matter."
     run, archive = run_from_dict(record['run']), os.environ.get(ARCHIVE)
-    if not archive or any(not name.startswith('prism_nb.') for name in run.recipe.modules()): return None
+    if not archive or not is_builtin(run.recipe.modules()): return None
     key = stable_hash(NUMBERS, asdict(run.recipe), run.seed, run.eval_split, record['data'])
     return Path(archive).parent/'sets'/f'{run.method}-vpc{run.recipe.vpc}-seed{run.seed}-{key}.safetensors'
 

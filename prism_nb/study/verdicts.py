@@ -23,7 +23,7 @@ from ..core.registry import NETWORKS
 from ..recipe import PARTS
 from .convergence import has_finished
 from .power import LEVEL, detectable_difference, seeds_needed
-from .runs import CHOSEN
+from .runs import CHOSEN, is_builtin
 from .statistics import NOT_CONVERGED, find_method, paper_table, top1_by_seed
 from .variance import VarianceComponents, variance_components
 
@@ -67,7 +67,7 @@ def is_of_paper(record: dict) -> bool:
     recipe, evaluated = run.get('recipe', {}), run.get('network', 'minic3d')
     registries = dict(PARTS, network=NETWORKS)
     modules = [registry.module(recipe[part]) for part, registry in registries.items() if part in recipe]
-    is_ours = all(module.startswith('prism_nb.') for module in [*modules, NETWORKS.module(evaluated)])
+    is_ours = is_builtin([*modules, NETWORKS.module(evaluated)])
     training = run.get('config', {}).get('training', {})
     if training.get('steps') is not None or training.get('augmentation', 'none') != 'none': return False
     return is_ours and find_method(record['method']).title in set(paper_table('table1').method)
