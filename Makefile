@@ -21,12 +21,12 @@ check: .venv/installed
 test: export PRISM_DEVICE ?= cpu
 test: check
 	$(BIN)/nbdev_test --n_workers 2 --timing
-	$(BIN)/python -m pytest -q -n 2 --dist loadfile tests
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder tests
 
 test-long: export PRISM_DEVICE ?= cpu
 test-long: check
 	$(BIN)/nbdev_test --n_workers 2 --timing --flags cluster
-	$(BIN)/python -m pytest -q -n 2 --dist loadfile --slow tests
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder --slow tests
 
 lab: .venv/installed hooks
 	$(BIN)/jupyter lab nbs

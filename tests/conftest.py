@@ -25,7 +25,13 @@ def pytest_configure(config):
     config.addinivalue_line("markers", "slow: takes minutes, or starts a cluster; run with --slow")
 
 
+LONGEST = ("plugins", "interruption", "ray", "commands", "tables", "video_files", "verdicts", "motion_capture", "gpu",
+           "computing", "instruction_sets", "layouts")   # files; they start first, so that no worker waits for one
+
+
 def pytest_collection_modifyitems(config, items):
+    order = {f"test_{name}": place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: order.get(item.path.stem, len(order)))
     if config.getoption("--slow"):
         return
     skip = pytest.mark.skip(reason="slow: make test-long")
