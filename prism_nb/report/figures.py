@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['KEY_COLOUR', 'INTERPOLATED_COLOUR', 'RED', 'BLUE', 'STYLE', 'VERDICT_STYLE', 'figure_style', 'frame_strip',
-           'draw_frame', 'insertion_timeline', 'inserted_frames', 'plot_accuracy_vs_storage', 'plot_curves',
-           'draw_curve', 'optical_flow', 'flow_to_rgb', 'flow_legend', 'compare_flow', 'save_figure', 'save_animation',
-           'save_video_grid', 'save_growth_animation', 'growth_figure', 'highlight_frames', 'plot_forest',
-           'interval_halves', 'largest_value']
+           'draw_frame', 'insertion_timeline', 'inserted_frames', 'plot_accuracy_vs_storage', 'plot_accuracy_vs_steps',
+           'plot_curves', 'draw_curve', 'optical_flow', 'flow_to_rgb', 'flow_legend', 'compare_flow', 'save_figure',
+           'save_animation', 'save_video_grid', 'save_growth_animation', 'growth_figure', 'highlight_frames',
+           'plot_forest', 'interval_halves', 'largest_value']
 
 # %% ../../nbs/report/figures.ipynb #921d3ac9
 import math
@@ -23,6 +23,7 @@ import pandas as pd
 import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator
 from PIL import Image
 from torch import Tensor
 
@@ -133,9 +134,36 @@ def plot_accuracy_vs_storage(
     ax.text(1, chance, 'chance ', ha='right', va='bottom', transform=ax.get_yaxis_transform(), fontsize=8)
     top = max(chance, (table.top1_mean + table.top1_sd.fillna(0)).max())
     ax.set(xlabel='storage [MB]', ylabel='top-1 accuracy [%]', ylim=(0, 1.15*top))
-    if table.storage_bytes.max() > 4*table.storage_bytes.min(): ax.set(xscale='log')
+    if table.storage_bytes.max() > 4*table.storage_bytes.min():
+        ax.set(xscale='log')
+        ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        ax.xaxis.set_major_formatter('{x:g}')
+        ax.minorticks_off()
     else: ax.set(xlim=(0, None))
     ax.legend(frameon=False, fontsize=8, loc='upper left', bbox_to_anchor=(1, 1))
+    return fig
+
+# %% ../../nbs/report/figures.ipynb #fig00022
+@figure_style()
+def plot_accuracy_vs_steps(
+    table: pd.DataFrame,   # method, steps, augmentation, top1_mean, and low and high of its interval
+    chance: float          # per cent
+) -> Figure:
+    "Plot accuracy with its interval against the steps of a training: a panel per augmentation, a line per method."
+    panels = table.groupby('augmentation', sort=False)
+    fig, axes = plt.subplots(1, len(panels), figsize=(4*len(panels) + 2, 3.2), sharey=True, squeeze=False,
+                             layout='constrained')
+    for ax, (augmentation, of_panel) in zip(axes[0], panels):
+        for name, rows in of_panel.groupby('method', sort=False):
+            method = find_method(str(name))
+            ax.plot(rows.steps, rows.top1_mean, f'{method.marker}-', color=method.colour, ms=5, label=method.title)
+            ax.fill_between(rows.steps, rows.low, rows.high, color=method.colour, alpha=.2, lw=0)
+        ax.axhline(chance, color='k', ls=':', lw=1)
+        ax.set(xscale='log', xlabel='training steps', title=f'augmentation: {augmentation}')
+        ax.set_xticks(of_panel.steps.unique(), of_panel.steps.unique())
+        ax.minorticks_off()
+    axes[0, 0].set(ylabel='top-1 accuracy [%]', ylim=(0, None))
+    fig.legend(*axes[0, 0].get_legend_handles_labels(), loc='outside right upper', frameon=False, fontsize=8)
     return fig
 
 # %% ../../nbs/report/figures.ipynb #e867e4ed

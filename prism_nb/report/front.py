@@ -32,6 +32,7 @@ from ..core.registry import METHODS
 from ..core.rng import stable_hash
 from ..data.datasets import get_dataset
 from ..data.motionshapes import FINGERPRINT, VERSION
+from .curves import curves_html
 from .html import HTML_TEMPLATE, html_table
 from prism_nb.report.papermill import (
     MAIN_METHODS,
@@ -167,6 +168,7 @@ def index_body(
     if note := data_note(folder): parts.append(f'<h2>Data</h2><p>{note}.</p>')
     if len(claims): parts += [scope_html(claims, folder), EXPERIENCE, compute_spent(folder)]
     if len(motion) and 'motion' in tables: parts.append(motion_summary_html(motion))
+    parts.append(curves_html(folder))
     parts += [table_summary_html(folder, name, title) for name, title in tables.items()]
     return '\n'.join(parts)
 
