@@ -38,7 +38,7 @@ import torch
 import typer
 
 from .checkpoint import CHECKPOINT_SECONDS
-from .condensation import History, condense_with_history, run_id
+from .condensation import History, condense_with_history, is_splittable, run_id
 from .condensed import DTYPES, CondensedSet, SyntheticDataset
 from .core.errors import PrismError, check_choice, check_min
 from .core.files import atomic_write
@@ -415,8 +415,7 @@ SHARDED_FLOPS = 2e12   # a minute or so on a core; less is not worth the start o
 
 def num_shards(run: runs.Run, stats: estimate.DatasetStats) -> int:
     "Count the processes of this machine that condense a run, some classes each; their number changes no bit."
-    part = PARAMETERIZATIONS[run.recipe.parameterization]
-    if not part.splittable or not run.recipe.iterations or is_gpu(get_device()): return 1
+    if not is_splittable(run.recipe) or not run.recipe.iterations or is_gpu(get_device()): return 1
     flops = estimate.condensation_flops(run, stats) + estimate.target_flops(run, stats)
     return min(os.cpu_count() or 1, stats.classes) if flops > SHARDED_FLOPS else 1
 

@@ -30,6 +30,8 @@ class Objective:
     real_passes = 1.        # cost: forward passes per real clip and iteration, or what takes as long
     video_passes = 2.       # the same per synthetic video
     target_is_mean = False  # whether a target is a mean over clips, so that the held-out loss can be measured
+    splittable = True       # whether classes can be condensed apart from one another
+    networks: Any = None    # makes what draws the networks, from a network and a seed; None: `targets.RandomNetworks`
 
     def __init__(self,
         options: Any = None   # an instance of the subclass's `Options`, if it has any
@@ -40,6 +42,10 @@ class Objective:
     def real_at_once(cls) -> int:
         "Return how many real clips are embedded at a time, without a graph; 0: the whole batch, with one."
         return 0
+
+    def update_passes(self) -> float:
+        "Return the cost of training networks between steps: forward passes per synthetic video and iteration."
+        return 0.
 
     def target(self,
         network: nn.Module,   # this iteration's

@@ -46,6 +46,7 @@ class Parameterization:
     title = ''
     splittable = False           # whether classes can be condensed apart from one another
     is_stage = False             # whether it is only a stage of another one, without a condensed set of its own
+    counts: list[int]|None = None # of stored videos of each class; None: as many as the recipe says
     STATE: tuple[str, ...] = ()  # names of the tensors in a state_dict
     learning_rates = ('lr',)     # settings that are learning rates of the videos; a profile may scale them with VPC
 

@@ -9,6 +9,7 @@ __all__ = ['sample_real_batch', 'target_id', 'RandomNetworks', 'Targets']
 import time
 from collections.abc import Iterator
 from dataclasses import asdict
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -78,6 +79,16 @@ class RandomNetworks:
             if fits: self._kept[iteration] = [p.detach().clone() for p in self.network.parameters()]
             yield iteration
 
+    def update(self, condenser: Any) -> None:
+        "Train the network after an iteration of a `condensation.Condenser`; random networks stay as they are."
+
+    def state_dict(self) -> dict[str, Tensor]:
+        "Collect what a checkpoint needs to go on with the same network; a random one is drawn again."
+        return {}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        "Restore what `state_dict` returned, from all tensors of a checkpoint."
+
 # %% ../nbs/10_targets.ipynb #tgt00003
 class Targets:
     "The targets of one run at every iteration; cached on disk if the objective says that they are small."
@@ -93,7 +104,7 @@ class Targets:
         self.clips, self.recipe, self.seed, self.labels, self.network = clips, recipe, seed, labels, network
         part = OBJECTIVES[recipe.objective]
         self.objective = part(recipe.options_for(part))
-        self.networks = RandomNetworks(network, seed)
+        self.networks = (self.objective.networks or RandomNetworks)(network, seed)
         name = f'targets-{target_id(clips, recipe, seed)}-{labels.start}-{labels.stop}'
         self.directory = data_dir()/'cache'/name
         self.seconds = 0.                                  # spent on computing

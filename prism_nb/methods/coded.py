@@ -33,17 +33,15 @@ class FullClips(StoredClips):
 
     def __init__(self):
         self.videos: list[Tensor] = []   # of each class, (n,T,3,H,W)
-        self.labels: list[Tensor] = []   # of each class, (n,)
 
     @classmethod
     def num_videos(cls, recipe: Recipe) -> int:
         "Count the clips of a class that fit."
         return recipe.vpc*FLOAT32_BYTES//DTYPES[recipe.dtype].itemsize
 
-    def store(self, videos: Tensor, label: int) -> int:
+    def store(self, videos: Tensor) -> int:
         "Store videos of a class, all of which fit."
         self.videos.append(videos)
-        self.labels.append(torch.full((len(videos),), label))
         return len(videos)
 
     def to_condensed(self, labels: Tensor, class_names: list[str], inserted_at: Tensor|None,
@@ -51,7 +49,7 @@ class FullClips(StoredClips):
         "Pack the clips as a condensed set, which is then converted to the recipe's `dtype`."
         videos = torch.cat(self.videos)
         is_key = torch.ones(videos.shape[:2], dtype=torch.bool)
-        return CondensedSet.from_frames(videos, is_key, torch.cat(self.labels), class_names, **metadata)
+        return CondensedSet.from_frames(videos, is_key, labels, class_names, **metadata)
 
 BYTES = dict(parameterization='stored-clips', init='random', iterations=0, dtype='uint8')
 METHODS.register('uint8', Method('Random, uint8', BYTES, '#F0E442', 'h'))
@@ -133,14 +131,13 @@ class CodedClips(StoredClips):
 
     def __init__(self):
         self.files: list[bytes] = []
-        self.labels: list[int] = []   # of each file
 
     @classmethod
     def num_videos(cls, recipe: Recipe) -> int:
         "Return more clips of a class than are likely to fit."
         return recipe.vpc*cls.MAX_COMPRESSION
 
-    def store(self, videos: Tensor, label: int) -> int:
+    def store(self, videos: Tensor) -> int:
         "Encode videos of a class until the next would not fit the limit."
         files, total = [], 0
         for pixels in denormalise(videos).numpy():
@@ -149,7 +146,6 @@ class CodedClips(StoredClips):
             files.append(data)
             total += len(data)
         self.files += files
-        self.labels += [label]*len(files)
         return len(files)
 
     def to_condensed(self, labels: Tensor, class_names: list[str], inserted_at: Tensor|None,
@@ -157,8 +153,7 @@ class CodedClips(StoredClips):
         "Pack the files as a condensed set."
         lengths, files = torch.tensor([*map(len, self.files)]), np.frombuffer(b''.join(self.files), np.uint8)
         num_frames = len(decode_clip(self.files[0]))
-        return CodedSet(torch.from_numpy(files.copy()), lengths, torch.tensor(self.labels), num_frames,
-                        list(class_names), metadata)
+        return CodedSet(torch.from_numpy(files.copy()), lengths, labels, num_frames, list(class_names), metadata)
 
 METHODS.register('h264', Method('Random, H.264', dict(parameterization='h264', init='random', iterations=0),
                                 '#8B4513', '>'))

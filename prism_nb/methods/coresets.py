@@ -190,37 +190,34 @@ def describe_short(title: str, names: list[str]) -> str:
 
 # %% ../../nbs/methods/coresets.ipynb #cst00012
 class StoredClips(Parameterization):
-    "Real clips, as many as fit the bytes of a class's videos; nothing is learned. Subclasses register under a name."
-    learning_rates = ()
+    "Real clips, as many as fit the bytes of a class's videos. Subclasses register under a name."
+    learning_rates: tuple[str, ...] = ()
+    learned = False    # whether SGD may change what is stored
+    counts: list[int]  # of clips of each class
     options: Any       # an instance of the subclass's `Options`
-    num_classes: int   # that are condensed
     limit: int         # bytes of a class
 
     @classmethod
     def start(cls, condenser: Condenser) -> 'StoredClips':
         "Select and store the clips of every class."
         recipe, clips = condenser.recipe, condenser.clips
-        if recipe.iterations:
+        if recipe.iterations and not cls.learned:
             raise PrismError(f'iterations is {recipe.iterations}, but must be 0: {cls.title} learns nothing')
         stored = cls()
-        stored.options, stored.num_classes = recipe.options_for(cls), len(condenser.labels)
+        stored.options, stored.counts = recipe.options_for(cls), []
         stored.limit = recipe.vpc*FLOAT32_BYTES*math.prod(clips.shape[1:])
         short = []
         for label in condenser.labels:
             videos = select_clips(condenser, label, cls.num_videos(recipe))
-            num_stored = stored.store(videos, label)
-            if num_stored == len(videos) < cls.num_videos(recipe): short.append(clips.class_names[label])
+            stored.counts.append(stored.store(videos))
+            if stored.counts[-1] == len(videos) < cls.num_videos(recipe): short.append(clips.class_names[label])
         if short: print(describe_short(cls.title, short), file=sys.stderr)
         return stored
 
-    def store(self, videos: Tensor, label: int) -> int: # how many of them
+    def store(self, videos: Tensor) -> int: # how many of them
         "Store the first of some videos (n,T,3,H,W) of a class, as many as fit the limit."
         raise NotImplementedError
 
     def param_groups(self, lr: float) -> list[dict]:
         "List parameter groups for `torch.optim`: one without parameters."
         return [dict(params=[], lr=lr)]
-
-    def sample(self, generator: torch.Generator|None) -> Tensor: # (classes,2)
-        "Return zeros in place of dense videos, from which only their movement would be computed."
-        return torch.zeros(self.num_classes, 2)

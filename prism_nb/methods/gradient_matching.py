@@ -7,6 +7,7 @@ __all__ = ['DISTANCES', 'loss_gradient', 'squared_distance', 'cosine_distance', 
 
 # %% ../../nbs/methods/gradient_matching.ipynb #678e8663
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +16,7 @@ from torch.nn.functional import cosine_similarity, cross_entropy
 from ..core.errors import check_choice
 from ..core.registry import OBJECTIVES
 from ..dm import Objective
+from .trained_networks import UNTRAINED, ON_SET, NetworkOptions, TrainedNetworks
 
 # %% ../../nbs/methods/gradient_matching.ipynb #1ee6f666
 def loss_gradient(
@@ -43,16 +45,18 @@ def cosine_distance(network: nn.Module, a: Tensor, b: Tensor) -> Tensor: # scala
 DISTANCES = dict(squared=squared_distance, cosine=cosine_distance)
 
 @dataclass(frozen=True)
-class GradientMatchingOptions:
-    "Options of gradient matching."
+class GradientMatchingOptions(NetworkOptions):
+    "Options of gradient matching, and of the training of its networks."
     distance: str = 'squared'   # of two gradients: 'squared' (eq. 7), or 'cosine' (DC)
 
-    def __post_init__(self): check_choice('distance', self.distance, DISTANCES)
+    def __post_init__(self):
+        super().__post_init__()
+        check_choice('distance', self.distance, DISTANCES)
 
 # %% ../../nbs/methods/gradient_matching.ipynb #871aa601
 @OBJECTIVES.register('gradient-matching')
 class GradientMatching(Objective):
-    "Match the gradient of the classifier's loss (eq. 7); the network is freshly drawn and used without dropout."
+    "Match the gradient of the classifier's loss (eq. 7), in networks that are used without dropout."
     title = 'Gradient matching'
     Options = GradientMatchingOptions
     real_passes = 3.
@@ -61,6 +65,12 @@ class GradientMatching(Objective):
 
     def __init__(self, options: GradientMatchingOptions|None = None):
         super().__init__(options or GradientMatchingOptions())
+        self.networks = partial(TrainedNetworks, options=self.options)
+        self.splittable = self.options.network_training != ON_SET
+
+    def update_passes(self) -> float:
+        "Return the cost of training networks between steps: forward passes per synthetic video and iteration."
+        return 3.*self.options.network_steps*(self.options.network_training != UNTRAINED)
 
     def target(self, network: nn.Module, real: Tensor, label: int) -> Tensor: # (parameters,)
         "Compute the gradient of the loss of real clips with respect to the weights."

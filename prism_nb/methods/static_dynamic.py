@@ -116,7 +116,7 @@ class FrameGradientMatching(GradientMatching):
     Options = NoOptions
 
     def __init__(self, options: NoOptions|None = None):
-        super().__init__(GradientMatchingOptions('cosine'))
+        super().__init__(GradientMatchingOptions(distance='cosine'))
 
     def target(self, network: nn.Module, real: Tensor, label: int) -> Tensor: # (parameters,)
         "Compute the gradient of the loss of the clips' middle frames."

@@ -24,7 +24,7 @@ import numpy as np
 import torch
 
 from ..checkpoint import CHECKPOINT_SECONDS, delete_checkpoints
-from ..condensation import History, condense_with_history
+from ..condensation import History, condense_with_history, is_splittable
 from ..condensed import SyntheticDataset, concatenate
 from ..core.errors import PrismError, check_min
 from ..core.paths import data_dir
@@ -354,7 +354,7 @@ def condense_sharded(
     "Run a recipe to its end in a cluster; the result has the bits of `condense`."
     classes = len(clips.class_names)
     part = PARAMETERIZATIONS[recipe.parameterization]
-    if shards is None: shards = min(classes, cluster.max_concurrent_jobs) if part.splittable else 1
+    if shards is None: shards = min(classes, cluster.max_concurrent_jobs) if is_splittable(recipe) else 1
     parts = split_classes(classes, shards)
     reference = share_clips(cluster, replace(clips.train, skipped=None))
     jobs = [(reference, recipe, seed, checkpoint_seconds, labels) for labels in parts]

@@ -94,7 +94,9 @@ def condensation_flops(run: Run, stats: DatasetStats) -> float:
     init = INITIALIZATIONS[recipe.init]
     videos = stats.classes*PARAMETERIZATIONS[recipe.parameterization].video_steps(recipe)
     real_clips = 3*init(recipe.options_for(init)).feature_epochs*stats.train
-    passes = OBJECTIVES[recipe.objective].video_passes*videos + real_clips
+    part = OBJECTIVES[recipe.objective]
+    of_video = part.video_passes + part(recipe.options_for(part)).update_passes()
+    passes = of_video*videos + real_clips
     return passes*stats.cost(recipe.network, recipe.width).flops
 
 # %% ../../nbs/study/estimate.ipynb #5f19b3a0
