@@ -16,7 +16,7 @@ from torch.nn.functional import cosine_similarity, cross_entropy
 from ..core.errors import check_choice
 from ..core.registry import OBJECTIVES
 from ..dm import Objective
-from .trained_networks import UNTRAINED, ON_SET, NetworkOptions, TrainedNetworks
+from .trained_networks import ON_SET, UNTRAINED, NetworkOptions, TrainedNetworks
 
 # %% ../../nbs/methods/gradient_matching.ipynb #1ee6f666
 def loss_gradient(

@@ -6,7 +6,8 @@
 __all__ = ['AUTO', 'INPUT_8x48', 'INPUT_8x64', 'INPUT_16x112', 'DEFAULT', 'SMOKE_DEFAULTS', 'SMOKE', 'SMOKE_PROFILE',
            'MOTIONSHAPES_STEPS', 'FEW_SEEDS', 'MOTIONSHAPES_QUICK', 'REAL_QUICK', 'OWN_QUICK', 'QUICK_PROFILE',
            'STATIC_LR', 'WANG_RATES', 'UCF_RATES', 'HMDB51_RATES', 'REAL_PAPER', 'PAPER_PROFILE', 'PROFILES',
-           'StudyConfig', 'for_headline', 'as_chosen', 'wang_rates', 'motionshapes_quick', 'table_a', 'get_config']
+           'StudyConfig', 'for_headline', 'as_chosen', 'wang_rates', 'motionshapes_quick', 'chosen_training', 'table_a',
+           'get_config']
 
 # %% ../../nbs/study/profiles.ipynb #i02ec994
 from dataclasses import dataclass, field, replace
@@ -102,17 +103,24 @@ def motionshapes_quick(
 
 FEW_SEEDS = dict(num_seeds=3, headline_seeds={})   # where a condensation takes long
 
+def chosen_training(augmentation: str, steps: int|None, methods: str) -> dict[str, dict]:
+    "The training that was chosen on validation for some methods, their names separated by spaces."
+    return {f'{method} minic3d': dict(augmentation=augmentation, steps=steps) for method in methods.split()}
+
 # %% ../../nbs/study/profiles.ipynb #82ecd772
 MOTIONSHAPES_QUICK = StudyConfig(
     'motionshapes', *INPUT_8x48, num_seeds=5, num_eval=4, headline_seeds=dict(random=10, herding=10, dm=10, prism=10),
     held_out_points=20, full_training=TrainConfig(epochs=40, batch=32, width=.25),
     recipe_defaults=dict(iterations=400, lr_decay='cosine', batch_real=8, width=.25, feature_epochs=10),
-    **motionshapes_quick(1, dm=dict(lr=12.5), wang=wang_rates(30., 1., 100, 1e-3), prism=dict(lr=30.)),
+    **motionshapes_quick(1, dm=dict(lr=12.5), wang=wang_rates(30., .5, 100, 1e-3), prism=dict(lr=30.)),
     per_vpc={
         4: motionshapes_quick(4, prism=dict(lr=120.)),
-        5: motionshapes_quick(5, dm=dict(lr=125.), wang=wang_rates(150., 5., 100, 1e-3), prism=dict(lr=150.)),
-        10: motionshapes_quick(10, dm=dict(lr=250.), wang=wang_rates(300., 10., 100, 1e-3), prism=dict(lr=300.))
-            | FEW_SEEDS})
+        5: motionshapes_quick(5, dm=dict(lr=125.), wang=wang_rates(150., 2.5, 100, 1e-3), prism=dict(lr=150.)),
+        10: motionshapes_quick(10, dm=dict(lr=250.), wang=wang_rates(300., 5., 100, 1e-3), prism=dict(lr=300.))
+            | FEW_SEEDS},
+    protocols={'1': chosen_training('video', 200, 'random') | chosen_training('video', 400, 'herding k-center dm')
+                    | chosen_training('none', None, 'prism')   # the paper's
+                    | chosen_training('video', 1600, 'uint8 tiles h264')})
 
 # %% ../../nbs/study/profiles.ipynb #f3350bdf
 REAL_QUICK = StudyConfig(
@@ -126,7 +134,7 @@ OWN_QUICK = replace(
     training=replace(REAL_QUICK.training, width=.5), full_training=replace(REAL_QUICK.full_training, width=.5),
     rates_are_guesses=True, protocol=dict(augmentation=AUTO, steps=AUTO))
 QUICK_PROFILE = {'motionshapes': MOTIONSHAPES_QUICK, DEFAULT: OWN_QUICK,
-                 'motionshapes-crossed': replace(MOTIONSHAPES_QUICK, dataset='motionshapes-crossed',
+                 'motionshapes-crossed': replace(MOTIONSHAPES_QUICK, dataset='motionshapes-crossed', protocols={},
                                                  rates_are_guesses=True),
                  'jhmdb': replace(REAL_QUICK, dataset='jhmdb', split_ids=(1, 2, 3),
                                   training=replace(REAL_QUICK.training, retrieval=True))}

@@ -254,10 +254,10 @@ def by_protocol(
     config: StudyConfig,
     make: Callable[[StudyConfig], dict[Any, list[Run]]]   # makes the rows of a table
 ) -> dict[Any, list[Run]]:                                # the second time as (row, CHOSEN)
-    "Make rows whose networks are trained as in the paper, and rows whose training was chosen, if any was."
-    rows = make(replace(config, protocol={}))
-    if not any(config.protocols.values()): return rows
-    return rows | {(row, CHOSEN): runs for row, runs in make(as_chosen(config)).items()}
+    "Make rows as in the paper, and with the training that was chosen, at each number of videos where it is another."
+    rows, chosen = make(replace(config, protocol={})), make(as_chosen(config))
+    differ = {runs[0].recipe.vpc for row, runs in chosen.items() if runs != rows.get(row)}
+    return rows | {(row, CHOSEN): runs for row, runs in chosen.items() if runs[0].recipe.vpc in differ}
 
 def split_protocols(
     rows: dict[Any, Any]   # of `by_protocol`, or their records
