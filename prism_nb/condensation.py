@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['MAX_BATCH_BYTES', 'DIVERGED', 'run_id', 'total_losses', 'CondenserState', 'start_parameterization', 'is_splittable',
-           'class_batches', 'video_gradient', 'check_divergence', 'CheckpointedState', 'set_learning_rates',
-           'Condenser', 'History', 'history_of', 'condense_with_history', 'condense', 'insertion_events', 'snapshots']
+           'class_batches', 'augmented', 'video_gradient', 'check_divergence', 'CheckpointedState',
+           'set_learning_rates', 'Condenser', 'History', 'history_of', 'condense_with_history', 'condense',
+           'insertion_events', 'snapshots']
 
 # %% ../nbs/12_condensation.ipynb #11d65d05
 import math
@@ -32,6 +33,7 @@ from .core.registry import OBJECTIVES, PARAMETERIZATIONS
 from .core.rng import seeded_generator, stable_hash
 from .core.source import source_hash
 from .data.clips import Clips
+from .evaluation import NONE
 from .initialization import initial_videos
 from .insertion import Schedule
 from .networks import autocast_precision, build
@@ -47,7 +49,7 @@ def run_id(
 ) -> str:
     "Hash everything that decides every bit of a run."
     code = source_hash('prism_nb.condensation', *recipe.modules())
-    return stable_hash(clips.cache_key(), asdict(recipe), seed, platform_key(), torch.get_num_threads(), code)
+    return stable_hash(clips.cache_key(), recipe.identity(), seed, platform_key(), torch.get_num_threads(), code)
 
 # %% ../nbs/12_condensation.ipynb #con10021
 def total_losses(
@@ -152,6 +154,18 @@ def class_batches(
     size = fits if condenser.targets.objective.cache_targets and most == fewest else 1
     return [condenser.labels[i:i + size] for i in range(0, len(condenser.labels), size)]
 
+# %% ../nbs/12_condensation.ipynb #con00032
+def augmented(
+    condenser: CondenserState,
+    videos: Tensor,             # (n,T,3,H,W), of these classes, one after the other
+    labels: range
+) -> Tensor:                    # (n,T,3,H,W), with a graph to `videos`
+    "Change the videos of each class as its real clips of this iteration."
+    if condenser.recipe.augmentation == NONE: return videos
+    slices = [condenser.class_slice(label) for label in labels]
+    of_class = videos.split([rows.stop - rows.start for rows in slices])
+    return torch.cat([condenser.targets.augment(v, condenser.iteration, label) for v, label in zip(of_class, labels)])
+
 # %% ../nbs/12_condensation.ipynb #d6d0440c
 def video_gradient(
     condenser: CondenserState,   # whose network has this iteration's weights
@@ -163,7 +177,8 @@ def video_gradient(
     for labels in class_batches(condenser):
         rows = condenser.class_slice(labels.start, len(labels))
         batch = videos[rows].detach().requires_grad_()
-        loss = targets.objective.loss(condenser.network, targets.get(condenser.iteration, labels), batch, labels)
+        seen = augmented(condenser, batch, labels)
+        loss = targets.objective.loss(condenser.network, targets.get(condenser.iteration, labels), seen, labels)
         gradient[rows], = torch.autograd.grad(loss.sum(), batch)
         losses.append(loss)
     return torch.cat(losses).detach().double().cpu(), gradient

@@ -17,10 +17,11 @@ from torch import Tensor, nn
 from .core.files import cached_tensor
 from .core.paths import data_dir
 from .core.process import get_device, platform_key
-from .core.registry import NETWORKS, OBJECTIVES
+from .core.registry import AUGMENTATIONS, NETWORKS, OBJECTIVES
 from .core.rng import seeded_generator, stable_hash
 from .core.source import source_hash
 from .data.clips import Clips, sample_clip_index
+from .evaluation import NONE
 from .networks import autocast_precision, reset_parameters
 from .recipe import Recipe
 
@@ -46,8 +47,12 @@ def target_id(
     "Hash everything that decides the targets of a run."
     objective = OBJECTIVES[recipe.objective]
     options = asdict(recipe.options_for(objective))
-    code = source_hash('prism_nb.targets', OBJECTIVES.module(recipe.objective), NETWORKS.module(recipe.network))
+    modules = [OBJECTIVES.module(recipe.objective), NETWORKS.module(recipe.network)]
     settings = [recipe.objective, options, recipe.batch_real, recipe.network, recipe.width, recipe.precision]
+    if recipe.augmentation != NONE:
+        modules.append(AUGMENTATIONS.module(recipe.augmentation))
+        settings.append(recipe.augmentation)
+    code = source_hash('prism_nb.targets', *modules)
     return stable_hash(clips.cache_key(), seed, settings, platform_key(), torch.get_num_threads(), code)
 
 # %% ../nbs/10_targets.ipynb #tgt00005
@@ -110,11 +115,19 @@ class Targets:
         self.seconds = 0.                                  # spent on computing
         self._block: tuple[int, Tensor|None] = (-1, None)  # number and content of the current block
 
+    def augment(self, videos: Tensor, iteration: int, label: int) -> Tensor: # (n,T,3,H,W), with a graph to `videos`
+        "Change real or synthetic videos of a class as the recipe asks, all of an iteration by one draw (DSA)."
+        if self.recipe.augmentation == NONE: return videos
+        augmentation = AUGMENTATIONS[self.recipe.augmentation](self.clips.flips)
+        generator = seeded_generator(self.seed, 'augmentation', iteration, self.clips.class_names[label])
+        return augmentation.apply(videos, augmentation.draw(1, generator))
+
     def compute(self, iteration: int, label: int) -> Tensor:
         "Compute the target of one class; `self.network` must hold this iteration's weights."
         started = time.perf_counter()
         generator = seeded_generator(self.seed, 'real batch', iteration, self.clips.class_names[label])
         real = sample_real_batch(self.clips, label, self.recipe.batch_real, generator)
+        real = self.augment(real, iteration, label)
         with autocast_precision(self.recipe.precision): target = self.objective.target(self.network, real, label)
         self.seconds += time.perf_counter() - started
         return target

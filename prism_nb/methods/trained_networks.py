@@ -16,6 +16,7 @@ from torch.nn.functional import cross_entropy
 
 from ..core.errors import check_choice, check_min
 from ..core.process import get_device
+from ..core.registry import AUGMENTATIONS
 from ..core.rng import fork_rng_at
 from ..networks import autocast_precision
 from ..targets import RandomNetworks, sample_real_batch
@@ -75,8 +76,11 @@ class TrainedNetworks(RandomNetworks):
         "Take the steps of SGD after an iteration of a `condensation.Condenser`."
         if self.options.network_training == UNTRAINED: return
         for step in range(self.options.network_steps):
-            batch = BATCHES[self.options.network_training](condenser, condenser.rng('network batch', step))
-            with fork_rng_at(self.seed, 'network dropout', condenser.iteration, step): self.sgd_step(*batch)
+            generator = condenser.rng('network batch', step)
+            videos, labels = BATCHES[self.options.network_training](condenser, generator)
+            augmentation = AUGMENTATIONS[condenser.recipe.augmentation](condenser.clips.flips)
+            videos = augmentation.apply(videos, augmentation.draw(len(videos), generator))
+            with fork_rng_at(self.seed, 'network dropout', condenser.iteration, step): self.sgd_step(videos, labels)
 
     def sgd_step(self, videos: Tensor, labels: Tensor) -> None: # (n,T,3,H,W), (n,)
         "Take one step of plain SGD on the cross entropy, with dropout."

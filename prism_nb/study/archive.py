@@ -38,7 +38,7 @@ def archive_key(
     "Hash what was asked for, on whatever machine and with whatever version of the code that gives the same numbers."
     if not is_builtin(run.modules()): return ''
     config = run.config
-    return stable_hash(NUMBERS, METHODS[run.method].full_data, asdict(run.recipe), run.seed, run.eval_split,
+    return stable_hash(NUMBERS, METHODS[run.method].full_data, run.recipe.identity(), run.seed, run.eval_split,
                        run.network, asdict(config.training), [*run.eval_seeds()], config.num_snapshots,
                        config.held_out_points, data or run.clips().content_hash)
 

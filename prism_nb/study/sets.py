@@ -10,7 +10,7 @@ __all__ = ['AFFECTS_RESULTS', 'set_facts', 'load_layout', 'load_layouts', 'inser
 import os
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -100,7 +100,7 @@ def picture_path(record: dict) -> Path|None: # None: no archive is in use, or a 
     "Name the copy of a record's set in the report whose archive is in use; how it was evaluated does not matter."
     run, archive = run_from_dict(record['run']), os.environ.get(ARCHIVE)
     if not archive or not is_builtin(run.recipe.modules()): return None
-    key = stable_hash(NUMBERS, asdict(run.recipe), run.seed, run.eval_split, record['data'])
+    key = stable_hash(NUMBERS, run.recipe.identity(), run.seed, run.eval_split, record['data'])
     return Path(archive).parent/'sets'/f'{run.method}-vpc{run.recipe.vpc}-seed{run.seed}-{key}.safetensors'
 
 def copy_picture(condensed: SyntheticDataset, path: Path|None) -> SyntheticDataset:
