@@ -233,7 +233,11 @@ class KeyFrames(FrameParameterization):
         return cls(condenser.initial_videos(), condenser.recipe.options_for(cls), first_video)
 
     def dense(self, rows: Rows = slice(None)) -> Tensor: # (n,T,C,H,W), with a graph to `frames`
-        "Interpolate the videos `rows`; gradients take the chosen path."
+        "Interpolate the videos `rows`."
+        return self.interpolated(rows)
+
+    def interpolated(self, rows: Rows) -> Tensor: # (n,T,C,H,W), with a graph to `frames`
+        "Interpolate the frames of the videos `rows` as they are stored; gradients take the chosen path."
         frames, is_key = self.frames[rows], self.is_key[rows]
         if self.options.gradient_path == 'through-interpolation': return interpolate(frames, is_key)
         return torch.where(is_key[..., None, None, None], frames, interpolate(frames.detach(), is_key))
@@ -246,7 +250,7 @@ class KeyFrames(FrameParameterization):
         new = propose(gradients, is_key, generator=generator, force=force, **self.options.rule())
         if not new.any(): return new
         with torch.no_grad():
-            self.frames[rows] = torch.where(new[..., None, None, None], self.dense(rows), self.frames[rows])
+            self.frames[rows] = torch.where(new[..., None, None, None], self.interpolated(rows), self.frames[rows])
         self.is_key[rows] = is_key | new
         return new
 
