@@ -5,15 +5,15 @@
 # %% auto #0
 __all__ = ['OPTION_ALIASES', 'PluginOption', 'app', 'data', 'records_app', 'EXIT_SIGPIPE', 'ProfileOption', 'DatasetOption',
            'RootOption', 'SeedOption', 'OutOption', 'YesOption', 'PrecisionOption', 'VpcOption', 'SeedsOption',
-           'AUTO_HELP', 'AugmentOption', 'StepsOption', 'EngineOption', 'AddressOption', 'GpusOption', 'ThreadsOption',
-           'WorkersOption', 'NameArgument', 'MAX_HOURS', 'SHARDED_FLOPS', 'MethodOption', 'ParameterizationOption',
-           'ObjectiveOption', 'InitOption', 'RecipeNetworkOption', 'PartOption', 'DtypeOption', 'ShardsOption',
-           'CondensedArgument', 'NetworkOption', 'MethodsOption', 'FolderOption', 'DatasetsOption', 'TablesOption',
-           'TableMethodsOption', 'PlanOption', 'FreshOption', 'full_option_name', 'App', 'with_plugins', 'main',
-           'exit_with', 'safe_output', 'generated', 'make_command', 'layouts', 'index_command', 'find_list',
-           'print_notes', 'check_layout', 'write_index', 'describe_index', 'print_files', 'verify_command',
-           'cache_command', 'open_cluster', 'make_run', 'confirm', 'check_vpc', 'check_resources', 'num_shards',
-           'print_choices', 'print_precision', 'load_if_same_run', 'condense_command', 'load_or_condense',
+           'AUTO_HELP', 'AugmentOption', 'CondenseAugmentOption', 'StepsOption', 'EngineOption', 'AddressOption',
+           'GpusOption', 'ThreadsOption', 'WorkersOption', 'NameArgument', 'MAX_HOURS', 'SHARDED_FLOPS', 'MethodOption',
+           'ParameterizationOption', 'ObjectiveOption', 'InitOption', 'RecipeNetworkOption', 'PartOption',
+           'DtypeOption', 'ShardsOption', 'CondensedArgument', 'NetworkOption', 'MethodsOption', 'FolderOption',
+           'DatasetsOption', 'TablesOption', 'TableMethodsOption', 'PlanOption', 'FreshOption', 'full_option_name',
+           'App', 'with_plugins', 'main', 'exit_with', 'safe_output', 'generated', 'make_command', 'layouts',
+           'index_command', 'find_list', 'print_notes', 'check_layout', 'write_index', 'describe_index', 'print_files',
+           'verify_command', 'cache_command', 'open_cluster', 'make_run', 'confirm', 'check_vpc', 'check_resources',
+           'num_shards', 'print_choices', 'print_precision', 'load_if_same_run', 'condense_command', 'load_or_condense',
            'losses_path', 'write_history', 'print_warnings', 'load_condensed', 'evaluate_command', 'print_protocol',
            'with_geometry', 'show_command', 'export_command', 'split_names', 'split_methods', 'search_each',
            'write_search', 'tune_command', 'compare_command', 'print_rates', 'print_comparison', 'print_page_status',
@@ -181,6 +181,9 @@ SeedsOption = Annotated[int, typer.Option(help='Condensation seeds of each metho
 AUTO_HELP = "auto, as `tune` has chosen on validation; default: the profile's, or auto if it has none of its own."
 AugmentOption = Annotated[str, typer.Option(
     help='Augmentation of the videos that a network is trained on: ' + ', '.join(AUGMENTATIONS) + f', or {AUTO_HELP}')]
+CondenseAugmentOption = Annotated[str|None, typer.Option(
+    help='Augmentation of real clips and synthetic videos alike, while condensing (DSA): ' + ', '.join(AUGMENTATIONS)
+         + '; default: none.')]
 StepsOption = Annotated[str, typer.Option(help=f'Steps that a network is trained for: a number, or {AUTO_HELP}')]
 
 # %% ../nbs/13_cli.ipynb #259735d9
@@ -481,7 +484,7 @@ def condense_command(
     lr: Annotated[float|None, typer.Option(help="Learning rate of the frames; default: the profile's.")] = None,
     iterations: Annotated[int|None, typer.Option(help="Number of iterations; default: the profile's.")] = None,
     precision: PrecisionOption = '',
-    dtype: DtypeOption = None,
+    dtype: DtypeOption = None, augment: CondenseAugmentOption = None,
     option: PartOption = None,
     checkpoint_every: Annotated[float, typer.Option(help='Seconds between checkpoints.')] = CHECKPOINT_SECONDS,
     engine: EngineOption = 'local', address: AddressOption = '', gpus: GpusOption = None, shards: ShardsOption = None,
@@ -489,7 +492,7 @@ def condense_command(
 ):
     "Condense a data set and write the condensed set; the same command resumes an interrupted run."
     settings = dict(parameterization=parameterization, objective=objective, init=init, network=network, lr=lr,
-                    iterations=iterations, dtype=dtype)
+                    iterations=iterations, dtype=dtype, augmentation=augment)
     config = profiles.get_config(profile, dataset, precision)
     run = make_run(config, method, vpc, root, seed, settings, option or [])
     check_min('checkpoint_every', checkpoint_every, 0.)

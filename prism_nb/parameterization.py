@@ -63,7 +63,7 @@ class Parameterization:
     @classmethod
     def video_steps(cls, recipe: RecipeLike) -> int:
         "Count the dense videos per class that all stages embed, for an estimate of the cost."
-        return recipe.vpc*recipe.iterations
+        return cls.num_videos(recipe)*recipe.iterations
 
     @classmethod
     def num_videos(cls, recipe: RecipeLike) -> int:

@@ -24,6 +24,7 @@ from ..targets import RandomNetworks, sample_real_batch
 # %% ../../nbs/methods/trained_networks.ipynb #trn00006
 UNTRAINED, ON_SET, ON_REAL = 'none', 'set', 'real'   # what networks are trained on
 
+# %% ../../nbs/methods/trained_networks.ipynb #trn00023
 @dataclass(frozen=True)
 class NetworkOptions:
     "How the networks of a condensation are drawn and trained; options of an objective."
@@ -47,6 +48,7 @@ def synthetic_batch(condenser: Any, generator: torch.Generator) -> tuple[Tensor,
     chosen = torch.randperm(len(labels), generator=generator)[:MAX_VIDEOS]
     return videos[chosen], labels[chosen]
 
+# %% ../../nbs/methods/trained_networks.ipynb #trn00021
 def real_batch(condenser: Any, generator: torch.Generator) -> tuple[Tensor, Tensor]: # (n,T,3,H,W), (n,)
     "Draw about `MAX_VIDEOS` real clips, equally many of each class, and their labels."
     classes = range(len(condenser.clips.class_names))   # also where a shard condenses some of them
@@ -55,6 +57,7 @@ def real_batch(condenser: Any, generator: torch.Generator) -> tuple[Tensor, Tens
     labels = [torch.full((len(videos),), label) for label, videos in zip(classes, real)]
     return torch.cat(real), torch.cat(labels)
 
+# %% ../../nbs/methods/trained_networks.ipynb #trn00022
 BATCHES = {ON_SET: synthetic_batch, ON_REAL: real_batch}
 
 # %% ../../nbs/methods/trained_networks.ipynb #trn00013

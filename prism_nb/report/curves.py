@@ -21,11 +21,13 @@ STEPS_ALT = 'top-1 accuracy of each method against training steps; numbers in Tr
 
 TRAININGS = dict(paper='networks trained as in the paper', chosen='networks trained as chosen on validation')
 
+# %% ../../nbs/report/curves.ipynb #crv00011
 def read_curve(path: Path) -> pd.DataFrame: # empty, if there is no such file
     "Read the rows of a page's CSV file that have an accuracy; older files do not have what a curve needs."
     table = pd.read_csv(path) if path.exists() else pd.DataFrame()
     return table.loc[table.n > 0] if 'chance' in table else pd.DataFrame()
 
+# %% ../../nbs/report/curves.ipynb #crv00012
 def curves_html(folder: Path) -> str: # HTML; '' if the report has no curve; folder: of the report
     "Draw accuracy against bytes, for each way of training that Table 1 has, and against training steps."
     by_bytes, by_steps = (read_curve(folder/f'{name}.csv') for name in ('table1', 'steps'))

@@ -101,8 +101,10 @@ def motionshapes_quick(
     training = TrainConfig(epochs=MOTIONSHAPES_STEPS//vpc, batch=10, width=.25)
     return dict(method_overrides=method_overrides, training=training)
 
+# %% ../../nbs/study/profiles.ipynb #pfl00031
 FEW_SEEDS = dict(num_seeds=3, headline_seeds={})   # where a condensation takes long
 
+# %% ../../nbs/study/profiles.ipynb #pfl00032
 def chosen_training(augmentation: str, steps: int|None, methods: str) -> dict[str, dict]:
     "The training that was chosen on validation for some methods, their names separated by spaces."
     return {f'{method} minic3d': dict(augmentation=augmentation, steps=steps) for method in methods.split()}
@@ -112,11 +114,11 @@ MOTIONSHAPES_QUICK = StudyConfig(
     'motionshapes', *INPUT_8x48, num_seeds=5, num_eval=4, headline_seeds=dict(random=10, herding=10, dm=10, prism=10),
     held_out_points=20, full_training=TrainConfig(epochs=40, batch=32, width=.25),
     recipe_defaults=dict(iterations=400, lr_decay='cosine', batch_real=8, width=.25, feature_epochs=10),
-    **motionshapes_quick(1, dm=dict(lr=12.5), wang=wang_rates(30., .5, 100, 1e-3), prism=dict(lr=30.)),
+    **motionshapes_quick(1, dm=dict(lr=12.5), wang=wang_rates(30., 4., 100, 1e-3), prism=dict(lr=30.)),
     per_vpc={
         4: motionshapes_quick(4, prism=dict(lr=120.)),
-        5: motionshapes_quick(5, dm=dict(lr=125.), wang=wang_rates(150., 2.5, 100, 1e-3), prism=dict(lr=150.)),
-        10: motionshapes_quick(10, dm=dict(lr=250.), wang=wang_rates(300., 5., 100, 1e-3), prism=dict(lr=300.))
+        5: motionshapes_quick(5, dm=dict(lr=125.), wang=wang_rates(150., 20., 100, 1e-3), prism=dict(lr=150.)),
+        10: motionshapes_quick(10, dm=dict(lr=250.), wang=wang_rates(300., 40., 100, 1e-3), prism=dict(lr=300.))
             | FEW_SEEDS},
     protocols={'1': chosen_training('video', 200, 'random') | chosen_training('video', 400, 'herding k-center dm')
                     | chosen_training('none', None, 'prism')   # the paper's

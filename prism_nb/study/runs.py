@@ -259,6 +259,7 @@ def by_protocol(
     differ = {runs[0].recipe.vpc for row, runs in chosen.items() if runs != rows.get(row)}
     return rows | {(row, CHOSEN): runs for row, runs in chosen.items() if runs[0].recipe.vpc in differ}
 
+# %% ../../nbs/study/runs.ipynb #run00131
 def split_protocols(
     rows: dict[Any, Any]   # of `by_protocol`, or their records
 ) -> tuple[dict, dict]:    # trained as in the paper; as was chosen, by their names without the mark
@@ -266,6 +267,7 @@ def split_protocols(
     chosen = {key: value for key, value in rows.items() if isinstance(key, tuple) and key[-1] == CHOSEN}
     return {key: rows[key] for key in rows if key not in chosen}, {row: value for (row, _), value in chosen.items()}
 
+# %% ../../nbs/study/runs.ipynb #run00132
 def join_protocols(rows: dict, chosen: dict) -> dict[str, Any]: # rows, chosen: by their titles
     "Join what `split_protocols` has split, by titles."
     return rows | {f'{title}, {CHOSEN}': value for title, value in chosen.items()}
