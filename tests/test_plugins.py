@@ -281,13 +281,13 @@ def test_a_study_gives_the_parts_to_its_notebooks_and_builds_pages_again(tmp_pat
         return page.stat().st_mtime_ns, len([*scores.iterdir()])
 
     built, records = study()
-    assert records == 18   # two seeds of both methods, of real clips trained on in two ways, and of all clips
+    assert records == 12   # two seeds of both methods, of three kinds of real clips, and of all clips
     assert "Mine" in page.read_text()
-    assert study() == (built, 18)
+    assert study() == (built, 12)
     plugin.write_text(PARTS.replace("1e3", "1e4"))
     rebuilt, records = study()
     assert rebuilt > built
-    assert records == 20
+    assert records == 14
 
 
 @pytest.mark.slow
