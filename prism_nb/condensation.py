@@ -100,7 +100,8 @@ class CondenserState(ClassRows):
         self.counts = torch.tensor(self.parameters.counts or [recipe.vpc]*len(self.labels))
         self.inserted_at = torch.full((int(self.counts.sum()), frames), -1)
         self.start = self.first_videos()                   # (classes,T,3,H,W), dense
-        self.optimizer = torch.optim.SGD(self.parameters.param_groups(recipe.lr), recipe.lr, recipe.momentum)
+        groups = [*self.parameters.param_groups(recipe.lr), *self.targets.objective.param_groups()]
+        self.optimizer = torch.optim.SGD(groups, recipe.lr, recipe.momentum)
         self.seconds = time.perf_counter() - started       # spent on everything, the targets included
 
     def initial_videos(self) -> Tensor: # (N,T,3,H,W), on the device
@@ -155,6 +156,7 @@ def class_batches(
     condenser: CondenserState
 ) -> list[range]:
     "Split the classes into batches; one class each, if their targets are too large to be cached, or sizes differ."
+    if condenser.targets.objective.joint: return [condenser.labels]
     most, fewest = int(condenser.counts.max()), int(condenser.counts.min())
     fits = max(1, int(MAX_BATCH_BYTES // (4*math.prod(condenser.clips.shape[1:])*most)))
     size = fits if condenser.targets.objective.cache_targets and most == fewest else 1
@@ -179,13 +181,16 @@ def video_gradient(
 ) -> tuple[Tensor, Tensor]:      # (classes,), float64, on the CPU; (N,T,3,H,W)
     "Compute the loss of every class, and ∂L/∂V."
     targets = condenser.targets
+    learned = [group['params'][0] for group in targets.objective.param_groups()]
     losses, gradient = [], torch.empty_like(videos)
     for labels in class_batches(condenser):
         rows = condenser.class_slice(labels.start, len(labels))
         batch = videos[rows].detach().requires_grad_()
         seen = augmented(condenser, batch, labels)
         loss = targets.objective.loss(condenser.network, targets.get(condenser.iteration, labels), seen, labels)
-        gradient[rows], = torch.autograd.grad(loss.sum(), batch)
+        gradient[rows], *others = torch.autograd.grad(loss.sum(), [batch, *learned])
+        for parameter, of_parameter in zip(learned, others):
+            parameter.grad = of_parameter if parameter.grad is None else parameter.grad + of_parameter
         losses.append(loss)
     return torch.cat(losses).detach().double().cpu(), gradient
 
@@ -209,6 +214,7 @@ class CheckpointedState(CondenserState):
         metadata = dict(recipe=asdict(self.recipe), seed=self.seed, iteration=self.iteration,
                         data=self.clips.content_hash, run=run_id(self.clips, self.recipe, self.seed),
                         **self.clips.geometry)
+        if training := self.targets.objective.training(): metadata['training'] = training
         labels, names = self.video_labels(), self.clips.class_names
         condensed = self.parameters.to_condensed(labels, names, self.inserted_at, **metadata)
         return condensed.to(DTYPES[self.recipe.dtype])
@@ -223,12 +229,14 @@ class CheckpointedState(CondenserState):
             counts=torch.tensor(self.frames_per_video_history, dtype=torch.double),           # (iterations,)
             inserted_at=self.inserted_at,                                                     # (N,T) int64
             seconds=torch.tensor([self.seconds, self.targets.seconds], dtype=torch.double))
-        return self.parameters.state_dict() | self.targets.networks.state_dict() | momenta | history
+        learned = {group['name']: group['params'][0].detach() for group in self.targets.objective.param_groups()}
+        return self.parameters.state_dict() | self.targets.networks.state_dict() | learned | momenta | history
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         "Restore what `state_dict` returned."
         self.parameters.load_state_dict(state)
         self.targets.networks.load_state_dict(state)
+        for group in self.targets.objective.param_groups(): group['params'][0].data.copy_(state[group['name']])
         buffers = {name: value for name, value in state.items() if name.startswith('momentum ')}
         momenta = {int(name.split()[1]): dict(momentum_buffer=value) for name, value in buffers.items()}
         groups = self.optimizer.state_dict()['param_groups']

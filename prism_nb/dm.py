@@ -31,12 +31,25 @@ class Objective:
     video_passes = 2.       # the same per synthetic video
     target_is_mean = False  # whether a target is a mean over clips, so that the held-out loss can be measured
     splittable = True       # whether classes can be condensed apart from one another
-    networks: Any = None    # makes what draws the networks, from a network and a seed; None: `targets.RandomNetworks`
+    joint = False           # whether all classes have one loss, which is shared out equally among them
+    reads_real = True       # whether a target is computed from real clips
 
     def __init__(self,
         options: Any = None   # an instance of the subclass's `Options`, if it has any
     ):
         self.options = options
+
+    def make_networks(self, targets: Any) -> Any: # targets: of a run, with its network, recipe, seed and clips
+        "Make what draws the network of each iteration; None: `targets.RandomNetworks`."
+        return None
+
+    def param_groups(self) -> list[dict]:
+        "List what is learned besides the videos, as groups for `torch.optim` of one tensor, with `name` and `lr`."
+        return []
+
+    def training(self) -> dict[str, Any]:
+        "Return how networks are to be trained on the set: fields of `evaluation.TrainConfig` that are stored with it."
+        return {}
 
     @classmethod
     def real_at_once(cls) -> int:
@@ -44,7 +57,7 @@ class Objective:
         return 0
 
     def update_passes(self) -> float:
-        "Return the cost of training networks between steps: forward passes per synthetic video and iteration."
+        "Return the cost of network training between or within steps: forward passes per synthetic video and iteration."
         return 0.
 
     def target(self,

@@ -264,9 +264,10 @@ def evaluate(
     seed: int = 0,             # of the network
     config: TrainConfig = TrainConfig()
 ) -> Accuracy:
-    "Train on `condensed`, test on the test split of `clips`."
+    "Train on `condensed`, with what it stores of its training, and test on the test split of `clips`."
     check_comparable(condensed, clips)
-    config = replace(config, flips=config.flips and clips.flips)
+    stored = getattr(condensed, 'metadata', {}).get('training', {})   # such as a learned learning rate
+    config = replace(config, flips=config.flips and clips.flips, **stored)
     with explain_gpu_memory_error(f'evaluating {network}, seed {seed}'):
         model, _ = train(condensed, network, seed, config)
         logits = predict(model, clips.test, precision=config.precision)

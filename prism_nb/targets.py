@@ -116,9 +116,9 @@ class Targets:
         self.clips, self.recipe, self.seed, self.labels, self.network = clips, recipe, seed, labels, network
         part = OBJECTIVES[recipe.objective]
         self.objective = part(recipe.options_for(part))
-        self.networks = (self.objective.networks or RandomNetworks)(network, seed)
-        name = f'targets-{target_id(clips, recipe, seed)}-{labels.start}-{labels.stop}'
-        self.directory = data_dir()/'cache'/name
+        self.networks = self.objective.make_networks(self) or RandomNetworks(network, seed)
+        shard = f'{labels.start}-{labels.stop}'
+        self.directory = data_dir()/'cache'/f'targets-{target_id(clips, recipe, seed)}-{shard}'
         self.seconds = 0.                                  # spent on computing
         self._block: tuple[int, Tensor|None] = (-1, None)  # number and content of the current block
 
@@ -129,6 +129,7 @@ class Targets:
 
     def compute(self, iteration: int, label: int) -> Tensor:
         "Compute the target of one class; `self.network` must hold this iteration's weights."
+        if not self.objective.reads_real: return torch.zeros((), device=get_device())
         started = time.perf_counter()
         generator = seeded_generator(self.seed, 'real batch', iteration, self.clips.class_names[label])
         real = sample_real_batch(self.clips, label, self.recipe.batch_real, generator)
@@ -149,8 +150,7 @@ class Targets:
         block = iteration // self.BLOCK
         if not self.objective.cache_targets or self._block[0] == block: return
         path = self.directory/f'{block*self.BLOCK:06d}.safetensors'
-        targets = cached_tensor(path, lambda: self.compute_block(block))
-        self._block = block, targets.to(get_device())
+        self._block = block, cached_tensor(path, lambda: self.compute_block(block)).to(get_device())
 
     def get(self, iteration: int, labels: range) -> Tensor: # (c,…)
         "Targets of some classes, after `load(iteration)`; those not cached are computed with the present weights."

@@ -8,7 +8,7 @@ __all__ = ['DISTANCES', 'DC', 'loss_gradient', 'squared_distance', 'cosine_dista
 
 # %% ../../nbs/methods/gradient_matching.ipynb #678e8663
 from dataclasses import dataclass
-from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -69,8 +69,11 @@ class GradientMatching(Objective):
 
     def __init__(self, options: GradientMatchingOptions|None = None):
         super().__init__(options or GradientMatchingOptions())
-        self.networks = partial(TrainedNetworks, options=self.options)
         self.splittable = self.options.network_training != ON_SET
+
+    def make_networks(self, targets: Any) -> TrainedNetworks:
+        "Make what draws the network of each iteration, and trains it if the options ask for that."
+        return TrainedNetworks(targets.network, targets.seed, self.options)
 
     def update_passes(self) -> float:
         "Return the cost of training networks between steps: forward passes per synthetic video and iteration."

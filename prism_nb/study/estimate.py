@@ -137,7 +137,8 @@ def condensation_bytes(run: Run, stats: DatasetStats) -> float:
     if not recipe.iterations: return 0.
     objective = OBJECTIVES[recipe.objective]
     classes = min(stats.classes, max(1, int(MAX_BATCH_BYTES//(recipe.vpc*stats.bytes_per_video))))
-    videos = recipe.vpc*(classes if objective.cache_targets else 1)
+    at_once = stats.classes if objective.joint else classes if objective.cache_targets else 1
+    videos = PARAMETERIZATIONS[recipe.parameterization].num_videos(recipe)*at_once
     real = min(objective.real_at_once(), recipe.batch_real) or 2*recipe.batch_real   # activations and their gradients
     activations = stats.cost(recipe.network, recipe.width).activation_bytes + stats.bytes_per_video
     return recipe.batch_real*stats.bytes_per_video + max(real, objective.video_passes*videos)*activations
