@@ -83,7 +83,7 @@ def test_sigterm_leaves_a_checkpoint_and_its_exit_status(tmp_path, uninterrupted
     data, *_ = uninterrupted
     copy_data(data, tmp_path, "motionshapes-smoke", "cache")
     command = ["condense", "--profile", "smoke", "--method", "prism", "--iterations", "100000",
-               "--checkpoint-every", "1000", "--out", tmp_path / "set.safetensors"]
+               "--checkpoint-every", "1000", "--yes", "--out", tmp_path / "set.safetensors"]
     process = start(command, tmp_path)
     beyond_the_other_run = "targets-*/000200.safetensors"   # and no checkpoint is due yet
     wait_until(lambda: list((tmp_path / "cache").glob(beyond_the_other_run)), 60)
