@@ -27,12 +27,11 @@ class Objective:
     "Target of the synthetic videos of a class, and their loss. Subclasses register under a name."
     title = ''
     cache_targets = False   # whether a target is small enough to be cached on disk
-    real_passes = 1.        # cost: forward passes per real clip and iteration, or what takes as long
+    real_passes = 1.        # cost: forward passes per real clip and iteration, or what takes as long; 0: none is read
     video_passes = 2.       # the same per synthetic video
     target_is_mean = False  # whether a target is a mean over clips, so that the held-out loss can be measured
     splittable = True       # whether classes can be condensed apart from one another
     joint = False           # whether all classes have one loss, which is shared out equally among them
-    reads_real = True       # whether a target is computed from real clips
 
     def __init__(self,
         options: Any = None   # an instance of the subclass's `Options`, if it has any

@@ -97,7 +97,6 @@ class RandomNetworks:
 # %% ../nbs/10_targets.ipynb #tgt00024
 def augment_alike(videos: Tensor, name: str, flips: bool, generator: torch.Generator) -> Tensor: # (n,T,3,H,W)
     "Apply an augmentation to all videos by one draw."
-    if name == NONE: return videos
     augmentation = AUGMENTATIONS[name](flips)
     return augmentation.apply(videos, augmentation.draw(1, generator))
 
@@ -129,7 +128,7 @@ class Targets:
 
     def compute(self, iteration: int, label: int) -> Tensor:
         "Compute the target of one class; `self.network` must hold this iteration's weights."
-        if not self.objective.reads_real: return torch.zeros((), device=get_device())
+        if not self.objective.real_passes: return torch.zeros((), device=get_device())
         started = time.perf_counter()
         generator = seeded_generator(self.seed, 'real batch', iteration, self.clips.class_names[label])
         real = sample_real_batch(self.clips, label, self.recipe.batch_real, generator)

@@ -62,7 +62,7 @@ BATCHES = {ON_SET: synthetic_batch, ON_REAL: real_batch}
 
 # %% ../../nbs/methods/trained_networks.ipynb #trn00013
 class TrainedNetworks(RandomNetworks):
-    "The network of each iteration: drawn anew after some of them, and trained in between."
+    "The network of each iteration: drawn again after some of them, and trained in between."
     def __init__(self,
         network: nn.Module,     # is given the weights
         seed: int,

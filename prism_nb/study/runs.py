@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['CHOSEN', 'load_clips', 'load_index', 'clips_cache', 'load_clips_once', 'Run', 'tuned_settings', 'with_learning_rates',
-           'rate_source', 'full_data_config', 'workload', 'protocol_key', 'resolve_protocol', 'with_equal_steps',
-           'resolve_training', 'resolve_recipe', 'make_runs', 'is_builtin', 'by_protocol', 'split_protocols',
-           'join_protocols', 'describe_length', 'describe_training', 'protocol_source', 'run_from_dict', 'num_steps',
-           'num_training_videos']
+           'rate_source', 'full_data_config', 'workload', 'protocol_key', 'found_protocol', 'resolve_protocol',
+           'with_equal_steps', 'resolve_training', 'resolve_recipe', 'make_runs', 'is_builtin', 'by_protocol',
+           'split_protocols', 'join_protocols', 'describe_length', 'describe_training', 'protocol_source',
+           'run_from_dict', 'num_steps', 'num_training_videos']
 
 # %% ../../nbs/study/runs.ipynb #i02c9cda
 from collections.abc import Callable, Iterable, Iterator
@@ -191,9 +191,13 @@ def protocol_key(method: str, network: str) -> str:
     "Name a method and the network that is evaluated, in what is remembered of a data set."
     return f'{method} {network}'
 
+def found_protocol(config: StudyConfig, method: str, vpc: int, network: str) -> dict: # empty: none was chosen
+    "Look up how the networks that evaluate a method are trained, if that was chosen on validation."
+    return config.protocols.get(str(vpc), {}).get(protocol_key(method, network), {})
+
 def resolve_protocol(config: StudyConfig, method: str, vpc: int, network: str) -> StudyConfig:
     "Let the evaluated networks be trained as the study asks, or as was chosen for the method on validation."
-    found = config.protocols.get(str(vpc), {}).get(protocol_key(method, network), {})
+    found = found_protocol(config, method, vpc, network)
     chosen = {name: found.get(name, getattr(config.training, name)) if value == AUTO else value
               for name, value in config.protocol.items()}
     flips = datasets.get_dataset(config.dataset).flips
@@ -284,7 +288,7 @@ def describe_training(training: TrainConfig) -> str:
 def protocol_source(config: StudyConfig, method: str, vpc: int, network: str) -> str:
     "Describe how the networks that evaluate a method are trained, if validation decides; '' if it does not."
     if AUTO not in config.protocol.values(): return ''
-    found = config.protocols.get(str(vpc), {}).get(protocol_key(method, network))
+    found = found_protocol(config, method, vpc, network)
     text = describe_training(resolve_protocol(config, method, vpc, network).training)
     by = f'by `prism-nb tune` on {found["day"]}' if found and 'day' in found else 'for the profile'
     if found: return f'{text}, chosen {by}'
