@@ -59,12 +59,15 @@ def combinations():
     return [*product(OBJECTIVES, names)]
 
 
+EXPERTS = dict(num_experts=1, expert_epochs=1, max_start_epoch=1, syn_steps=3)   # of objectives that have some
+
+
 class Iteration:
     """The first iteration of a condensation in a precision, on the device that computes."""
 
     def __init__(self, clips, objective, parameterization, size, dtype):
         settings = dict(objective=objective, parameterization=parameterization, width=size.width,
-                        batch_real=size.batch, vpc=2, iterations=1, static_iterations=0)
+                        batch_real=size.batch, vpc=2, iterations=1, static_iterations=0, **EXPERTS)
         self.condenser = Condenser(clips, recipe_from(settings), 0)
         reset_parameters(self.condenser.network.to(dtype), self.condenser.rng("network"))
         self.stored = [p for group in self.condenser.parameters.param_groups(1.0) for p in group["params"]]
@@ -74,8 +77,13 @@ class Iteration:
         self.dtype = dtype
 
     def targets(self):
-        """Compute the target of every class: (classes,…)."""
+        """Compute the target of every class: (classes,…); of trajectories, start and goal: (2,P)."""
         condenser, found = self.condenser, []
+        if not condenser.targets.objective.real_passes:
+            networks = condenser.targets.networks
+            with environment(PRISM_DEVICE="cpu"):   # a GPU draws another dropout
+                networks.draw(0)
+            return torch.stack([networks.start, networks.goal]).to(self.dtype)
         for label in condenser.labels:
             address = condenser.clips.class_names[label]
             batch, generator = condenser.recipe.batch_real, condenser.rng("real batch", address)
@@ -87,6 +95,8 @@ class Iteration:
         """Compute the loss of every class, and the gradient of what is stored, for given targets."""
         condenser = self.condenser
         targets = targets.to(get_device())
+        if not condenser.targets.objective.real_passes:
+            condenser.targets.networks.start, condenser.targets.networks.goal = targets
         condenser.targets.get = lambda iteration, labels: targets[labels.start:labels.stop]
         videos = condenser.parameters.sample(condenser.rng("pairs"))
         losses, gradient = video_gradient(condenser, videos)

@@ -6,6 +6,7 @@ neither the command line nor a decoder: `python -m pytest --noconftest tests/tes
 import json
 import sys
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from unittest.mock import patch
 
@@ -36,6 +37,7 @@ FRAMES, SIZE, CLASSES = 8, 48, 2
 SMALL = dict(iterations=3, warmup=0., cooldown=0., batch_real=3, width=.125, lr=1., feature_epochs=1)
 EVERY_FRAME = dict(epsilon=1.01)   # every interpolated frame qualifies
 WANG = dict(static_lr=1., static_iterations=2, hallucinator_lr=1e-3)
+EXPERTS = dict(num_experts=2, expert_epochs=2, max_start_epoch=2, syn_steps=3)   # trained on either device
 TRAINING = TrainConfig(epochs=1, batch=2, width=.125)
 DEVICE = "cuda" if torch.cuda.is_available() else stand_in.NAME
 if DEVICE == stand_in.NAME:
@@ -59,17 +61,17 @@ def clips():
 
 
 def combinations():
-    """List every method that condenses, and every other objective for those whose parts are frames."""
+    """List every method that condenses, and every objective with each parameterization whose parts are frames."""
     learning = [name for name in METHODS if METHODS[name].settings.get("iterations") != 0]
-    for method in learning:
-        part = PARAMETERIZATIONS[METHODS[method].settings["parameterization"]]
-        for objective in OBJECTIVES if part.splittable else ["dm"]:
-            yield pytest.param(method, objective, id=f"{method}-{objective}")
+    own = {(name, METHODS[name].settings.get("objective", "dm")) for name in learning}
+    by_part = {METHODS[name].settings["parameterization"]: name for name in learning}
+    splittable = [name for part, name in by_part.items() if PARAMETERIZATIONS[part].splittable]
+    return sorted(own | {*product(splittable, OBJECTIVES)})
 
 
 def recipe_of(method, **settings):
     """Make a small recipe in which frames are inserted from the first iteration on."""
-    return make_recipe(method, SMALL | EVERY_FRAME | WANG | dict(vpc=2), **settings)
+    return make_recipe(method, SMALL | EVERY_FRAME | WANG | EXPERTS | dict(vpc=2), **settings)
 
 
 def on_cpu(call, monkeypatch, device):
@@ -86,7 +88,7 @@ def assert_same(found, expected, device):
     torch.testing.assert_close(found.cpu(), expected.cpu(), rtol=tolerance, atol=tolerance)
 
 
-@pytest.mark.parametrize(("method", "objective"), [*combinations()])
+@pytest.mark.parametrize(("method", "objective"), combinations())
 def test_every_method_condenses_as_on_the_cpu(method, objective, device, clips, monkeypatch):
     recipe = recipe_of(method, objective=objective)
     here, history = condense_with_history(clips, recipe, 0)

@@ -14,7 +14,7 @@ TABLE4_RUNS = 8   # two starts, two seeds, two trainings of the networks
 
 @pytest.mark.parametrize("arguments, message", [
     (("-p", "methods", '["dm"]'), "methods is '[\"dm\"]', but must be of type list"),
-    (("-y", "methods: [mtt]"), "method is 'mtt', but must be one of"),
+    (("-y", "methods: [mttt]"), "method is 'mttt', but must be one of"),
     (("-p", "vcp", "2"), "parameter is 'vcp', but must be one of"),
 ])
 def test_papermill_with_a_bad_parameter(tmp_path, arguments, message):
