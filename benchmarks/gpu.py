@@ -126,7 +126,7 @@ def run_tests(session):
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.xml"
         command = [sys.executable, "-m", "pytest", "-q", "-p", "without_pyav", "-p", "no:cacheprovider", "--noconftest",
-                   f"--junitxml={report}", str(TESTS)]
+                   f"--junitxml={report}", "-k", session.scale.tests, str(TESTS)]
         path = os.pathsep.join(map(str, (ROOT, HERE, ROOT / "tests")))
         limit = max(60, session.budget.left() / 4)
         finished = subprocess.run(command, cwd=ROOT, env={**os.environ, "PYTHONPATH": path}, timeout=limit,

@@ -64,6 +64,7 @@ class Scale:
     resume_iterations = 200
     accuracy_epochs = {1: 100, 10: 20}   # by VPC
     accuracy_seeds = 5
+    tests = ""            # of the package, that are run: an expression of pytest's -k
     training = {}         # fields of a TrainConfig that differ from the profile's
     recipe = {}           # the same of a Recipe
 
@@ -82,6 +83,7 @@ class SmallScale(Scale):
     resume_iterations = 20
     accuracy_epochs = {1: 2, 10: 1}
     accuracy_seeds = 2
+    tests = "every_initialization"
     training = dict(epochs=1, width=0.125)
     recipe = dict(width=0.125, batch_real=2)
 

@@ -132,17 +132,18 @@ class MiniC3D(nn.Module):
         super().__init__()
         a, b = int(64*width), int(128*width)
         self.blocks = nn.Sequential(conv3d_block(3, a, 1), conv3d_block(a, b, 2), conv3d_block(b, b, 2))
+        self.channels = b
         _, _, time, height, _ = self.feature_shape(frames, size)
         pool = nn.AvgPool3d((min(2, time), height, height), stride=1)
         self.head = nn.Sequential(pool, nn.Dropout(.5), nn.Conv3d(b, classes, 1))
 
     def feature_shape(self, frames: int, size: int) -> torch.Size: # (1,C,T',H',W')
         "Return the shape of the last block's output for one clip."
-        try:
-            return self.blocks(torch.zeros(1, 3, frames, size, size)).shape
-        except RuntimeError:
-            raise PrismError(f'miniC3D: {frames} frames of {size}×{size} pixels are too small; '
-                             'it needs at least 4 frames of 44×44') from None
+        time, height = frames//2//2, size
+        for _ in self.blocks: height = (height + 1)//2//2   # the convolution rounds up, the pooling down
+        if time and height: return torch.Size([1, self.channels, time, height, height])
+        raise PrismError(f'miniC3D: {frames} frames of {size}×{size} pixels are too small; '
+                         'it needs at least 4 frames of 44×44')
 
     def embed(self, x: Tensor) -> Tensor: # (B,T,3,H,W), normalised → (B,D)
         "Compute features of clips: the last block's output, flattened."

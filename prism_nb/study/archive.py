@@ -26,6 +26,7 @@ from ..core.paths import data_dir
 from ..core.process import environment
 from ..core.registry import METHODS
 from ..core.rng import stable_hash
+from .held_out import NUM_NETWORKS
 from .records import FRESH, NUMBERS, completed_record, write_record
 from .runs import Run, is_builtin, run_from_dict
 from .verdicts import holm
@@ -38,9 +39,11 @@ def archive_key(
     "Hash what was asked for, on whatever machine and with whatever version of the code that gives the same numbers."
     if not is_builtin(run.modules()): return ''
     config = run.config
+    points = config.held_out_points
+    if config.held_out_networks != NUM_NETWORKS: points = points, config.held_out_networks
     return stable_hash(NUMBERS, METHODS[run.method].full_data, run.recipe.identity(), run.seed, run.eval_split,
                        run.network, asdict(config.training), [*run.eval_seeds()], config.num_snapshots,
-                       config.held_out_points, data or run.clips().content_hash)
+                       points, data or run.clips().content_hash)
 
 # %% ../../nbs/study/archive.ipynb #arc00006
 ARCHIVED = ['key', 'dataset', 'top1', 'finished', 'record']   # columns that an archive must have

@@ -120,7 +120,7 @@ def held_out_flops(run: Run, stats: DatasetStats) -> float:
     if not run.measures_held_out(): return 0.
     recipe, objective = run.recipe, OBJECTIVES[run.recipe.objective]
     passes = (run.config.held_out_points + 1)*objective.video_passes/2*stats.classes*recipe.vpc   # no backward pass
-    return num_networks(objective)*passes*stats.cost(recipe.network, recipe.width).flops
+    return num_networks(objective, run.config.held_out_networks)*passes*stats.cost(recipe.network, recipe.width).flops
 
 # %% ../../nbs/study/estimate.ipynb #e534683c
 def exact_target_flops(run: Run, stats: DatasetStats) -> float:
@@ -128,7 +128,7 @@ def exact_target_flops(run: Run, stats: DatasetStats) -> float:
     if not run.measures_held_out(): return 0.
     recipe, objective = run.recipe, OBJECTIVES[run.recipe.objective]
     passes = objective.real_passes*(2*stats.train + NUM_BATCHES*recipe.batch_real*stats.classes)
-    return num_networks(objective)*passes*stats.cost(recipe.network, recipe.width).flops
+    return num_networks(objective, run.config.held_out_networks)*passes*stats.cost(recipe.network, recipe.width).flops
 
 # %% ../../nbs/study/estimate.ipynb #b07e4f80
 def condensation_bytes(run: Run, stats: DatasetStats) -> float:

@@ -96,17 +96,21 @@ class HeldOut:
 # %% ../../nbs/study/held_out.ipynb #hel00012
 FEW_NETWORKS = 4   # where targets are not cached
 
-def num_networks(objective: Objective|type[Objective]) -> int:
+def num_networks(
+    objective: Objective|type[Objective],
+    networks: int = NUM_NETWORKS             # of a profile, at most
+) -> int:
     "Return the number of held-out networks for an objective."
-    return NUM_NETWORKS if objective.cache_targets else FEW_NETWORKS
+    return networks if objective.cache_targets else min(networks, FEW_NETWORKS)
 
 # %% ../../nbs/study/held_out.ipynb #2b7e533c
-def held_out_id(condenser: CondenserState) -> str:
+def held_out_id(condenser: CondenserState, networks: int) -> str:
     "Hash everything that decides the exact targets and their noise."
     recipe, objective = condenser.recipe, OBJECTIVES[condenser.recipe.objective]
     code = source_hash('prism_nb.study.held_out', OBJECTIVES.module(recipe.objective), NETWORKS.module(recipe.network))
     return stable_hash(condenser.clips.cache_key(), recipe.objective, asdict(recipe.options_for(objective)),
-                       recipe.batch_real, recipe.network, recipe.width, platform_key(), torch.get_num_threads(), code)
+                       networks, recipe.batch_real, recipe.network, recipe.width, platform_key(),
+                       torch.get_num_threads(), code)
 
 # %% ../../nbs/study/held_out.ipynb #hel00013
 def compute_held_out(condenser: CondenserState, networks: int) -> tuple[Tensor, Tensor]: # targets, noise
@@ -126,16 +130,20 @@ def held_out_network(condenser: CondenserState) -> torch.nn.Module:
     return deepcopy(condenser.network)
 
 # %% ../../nbs/study/held_out.ipynb #hel00014
-def held_out(condenser: CondenserState) -> HeldOut:
+def held_out(
+    condenser: CondenserState,
+    networks: int = NUM_NETWORKS   # of its profile
+) -> HeldOut:
     "Load the exact targets of a condensation, or compute them; in float32, whatever precision the recipe has."
     with autocast_precision('float32'):
         objective = condenser.targets.objective
-        if not objective.cache_targets: return HeldOut(*compute_held_out(condenser, num_networks(objective)))
+        networks = num_networks(objective, networks)
+        if not objective.cache_targets: return HeldOut(*compute_held_out(condenser, networks))
         found = {}
         def compute(name: str) -> Tensor:
-            if not found: found['targets'], found['noise'] = compute_held_out(condenser, num_networks(objective))
+            if not found: found['targets'], found['noise'] = compute_held_out(condenser, networks)
             return found[name]
-        path = data_dir()/'cache'/f'held-out-{held_out_id(condenser)}'
+        path = data_dir()/'cache'/f'held-out-{held_out_id(condenser, networks)}'
         tensors = {name: cached_tensor(path/f'{name}.safetensors', lambda name=name: compute(name))
                    for name in ('targets', 'noise')}
     return HeldOut(**{name: tensor.to(get_device()) for name, tensor in tensors.items()})

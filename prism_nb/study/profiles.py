@@ -18,6 +18,7 @@ from ..data import datasets
 from ..data.video import ClipSampling, ResizeCrop
 from ..evaluation import TrainConfig
 from ..networks import PRECISIONS
+from .held_out import NUM_NETWORKS
 from .rates import PROTOCOLS, RATES, remembered_rates
 
 # %% ../../nbs/study/profiles.ipynb #06d39be3
@@ -37,6 +38,7 @@ class StudyConfig:
     headline_seeds: dict[str, int] = field(default_factory=dict)   # of methods that Table 1 has more seeds of
     num_snapshots: int = 0             # how often accuracy is measured during a condensation
     held_out_points: int = 0           # how often the held-out loss is, and at the end; 0: never
+    held_out_networks: int = NUM_NETWORKS   # in which it is, at most
     full_training: TrainConfig = TrainConfig(epochs=60, batch=32)  # of networks trained on all training clips
     split_ids: tuple[int, ...] = (1,)  # official splits; seed i has the i-th of them, cyclically
     lr_scales_with_vpc: bool = False   # rates are for one video per class, and are multiplied by their number
@@ -84,7 +86,7 @@ SMOKE_DEFAULTS = dict(iterations=6, batch_real=4, width=.125, feature_epochs=1)
 SMOKE = StudyConfig(
     '', *INPUT_8x48, SMOKE_DEFAULTS,
     method_overrides=dict(dm=dict(lr=20.), wang=wang_rates(10., 10., 6, 1e-4), prism=dict(lr=20.)),
-    training=TrainConfig(epochs=8, width=.125), num_seeds=2, num_eval=1, held_out_points=2,
+    training=TrainConfig(epochs=8, width=.125), num_seeds=2, num_eval=1, held_out_points=2, held_out_networks=4,
     full_training=TrainConfig(epochs=2, batch=32, width=.125), rates_are_guesses=True,
     protocols={'1': {'prism minic3d': dict(augmentation='video', steps=9)}})   # so that tables have both
 SMOKE_PROFILE = {'motionshapes': replace(SMOKE, dataset='motionshapes-smoke'), DEFAULT: SMOKE,

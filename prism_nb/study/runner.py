@@ -86,7 +86,7 @@ def load_or_condense(
         history, condensed = read_record(run.condensed_path('.json')), try_load(path)
         if history and condensed: return condensed, history
         condenser = Condenser(clips, run.recipe, run.seed)
-        exact = held_out(condenser) if run.measures_held_out() else None
+        exact = held_out(condenser, run.config.held_out_networks) if run.measures_held_out() else None
         curves = condense_and_measure(condenser, run, clips, exact)
         condensed = condenser.to_condensed()
         movement = history_of(condenser).mean_movement()

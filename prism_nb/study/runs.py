@@ -120,7 +120,8 @@ class Run:
         modules = *measuring, *self.recipe.modules(), *augmentation
         code = source_hash('prism_nb.condensation', 'prism_nb.evaluation', *modules)
         return stable_hash(self.recipe.identity(), self.seed, self.eval_split, self.config.num_snapshots, points,
-                           watched, self.clips().content_hash, self.clips().flips, platform_key(device_type), code)
+                           self.config.held_out_networks, watched, self.clips().content_hash, self.clips().flips,
+                           platform_key(device_type), code)
 
     def run_id(self, device_type: str = '') -> str:
         "Hash of everything that decides the run's numbers."
