@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['MAX_BATCH_BYTES', 'DIVERGED', 'run_id', 'total_losses', 'ClassRows', 'CondenserState', 'start_parameterization',
-           'is_splittable', 'class_batches', 'augmented', 'video_gradient', 'check_divergence', 'CheckpointedState',
-           'set_learning_rates', 'Condenser', 'History', 'history_of', 'condense_with_history', 'condense',
-           'insertion_events', 'snapshots']
+           'check_counts', 'is_splittable', 'class_batches', 'augmented', 'video_gradient', 'check_divergence',
+           'CheckpointedState', 'set_learning_rates', 'Condenser', 'History', 'history_of', 'condense_with_history',
+           'condense', 'insertion_events', 'snapshots']
 
 # %% ../nbs/12_condensation.ipynb #11d65d05
 import math
@@ -98,6 +98,7 @@ class CondenserState(ClassRows):
         self.frames_per_video_history: list[float] = []    # of each iteration
         self.parameters = start_parameterization(self)
         self.counts = torch.tensor(self.parameters.counts or [recipe.vpc]*len(self.labels))
+        check_counts(self)
         self.inserted_at = torch.full((int(self.counts.sum()), frames), -1)
         self.start = self.first_videos()                   # (classes,T,3,H,W), dense
         groups = [*self.parameters.param_groups(recipe.lr), *self.targets.objective.param_groups()]
@@ -141,6 +142,14 @@ def start_parameterization(condenser: CondenserState):
         raise PrismError(f'objective is {recipe.objective!r}, whose networks are trained on all classes: '
                          'it cannot be split into shards')
     return part.start(condenser)
+
+def check_counts(condenser: CondenserState) -> None:
+    "Raise `PrismError` if an objective takes equally many videos of each class, and there are not."
+    fewest, most = int(condenser.counts.min()), int(condenser.counts.max())
+    if fewest == most or not condenser.targets.objective.joint: return
+    recipe = condenser.recipe
+    raise PrismError(f'objective is {recipe.objective!r}, which takes equally many videos of each class, but '
+                     f'{recipe.parameterization} has {fewest} to {most}; take fewer, or another objective')
 
 # %% ../nbs/12_condensation.ipynb #con00041
 def is_splittable(recipe: Recipe) -> bool:

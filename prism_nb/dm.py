@@ -31,7 +31,7 @@ class Objective:
     video_passes = 2.       # the same per synthetic video
     target_is_mean = False  # whether a target is a mean over clips, so that the held-out loss can be measured
     splittable = True       # whether classes can be condensed apart from one another
-    joint = False           # whether all classes have one loss, which is shared out equally among them
+    joint = False           # whether losses depend on the videos of all classes, equally many of each
 
     def __init__(self,
         options: Any = None   # an instance of the subclass's `Options`, if it has any
@@ -58,6 +58,10 @@ class Objective:
     def update_passes(self) -> float:
         "Return the cost of network training between or within steps: forward passes per synthetic video and iteration."
         return 0.
+
+    def videos_at_once(self, videos: int) -> int: # of as many that are given together
+        "Return how many videos have a graph at a time; one that several steps see counts several times."
+        return videos
 
     def target(self,
         network: nn.Module,   # this iteration's

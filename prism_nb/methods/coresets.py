@@ -202,7 +202,7 @@ class StoredClips(Parameterization):
         "Select and store the clips of every class."
         recipe, clips = condenser.recipe, condenser.clips
         if recipe.iterations and not cls.learned:
-            raise PrismError(f'iterations is {recipe.iterations}, but must be 0: {cls.title} learns nothing')
+            raise PrismError(f'iterations is {recipe.iterations}, but must be 0: {cls.title} are not learned')
         stored = cls()
         stored.options, stored.counts = recipe.options_for(cls), []
         stored.limit = recipe.vpc*FLOAT32_BYTES*math.prod(clips.shape[1:])

@@ -17,7 +17,7 @@ from torch.nn.functional import cosine_similarity, cross_entropy
 from ..core.errors import check_choice
 from ..core.registry import METHODS, OBJECTIVES
 from ..dm import Objective
-from .trained_networks import ON_SET, UNTRAINED, NetworkOptions, TrainedNetworks
+from .trained_networks import ON_SET, NetworkOptions, TrainedNetworks
 from ..recipe import Method
 
 # %% ../../nbs/methods/gradient_matching.ipynb #1ee6f666
@@ -77,7 +77,7 @@ class GradientMatching(Objective):
 
     def update_passes(self) -> float:
         "Return the cost of training networks between steps: forward passes per synthetic video and iteration."
-        return 3.*self.options.network_steps*(self.options.network_training != UNTRAINED)
+        return self.options.passes()
 
     def target(self, network: nn.Module, real: Tensor, label: int) -> Tensor: # (parameters,)
         "Compute the gradient of the loss of real clips with respect to the weights."

@@ -38,6 +38,10 @@ class NetworkOptions:
         for name, minimum in dict(network_iterations=1, network_steps=1, network_lr=0.).items():
             check_min(name, getattr(self, name), minimum)
 
+    def passes(self) -> float:
+        "Cost of the training: forward passes per synthetic video and iteration."
+        return 3.*self.network_steps*(self.network_training != UNTRAINED)
+
 # %% ../../nbs/methods/trained_networks.ipynb #trn00009
 MAX_VIDEOS = 64   # of a step
 

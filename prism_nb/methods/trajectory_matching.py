@@ -72,7 +72,7 @@ class Trajectories(ExpertNetworks):
         "Draw expert and epoch."
         expert, epoch = self.choose(iteration)
         epochs = epoch, epoch + self.options.target_epochs
-        self.start, self.goal = (self.expert(expert)[i].to(get_device()) for i in epochs)
+        self.start, self.goal = (self.weights(expert, i).to(get_device()) for i in epochs)
         self.order = seeded_generator(self.seed, 'synthetic order', iteration)   # in which steps see the videos
         set_weights(self.network, self.start)
 
@@ -105,6 +105,10 @@ class TrajectoryMatching(Objective):
     def update_passes(self) -> float:
         "Return the cost of the steps after the first: forward passes per synthetic video and iteration."
         return self.video_passes*(self.options.syn_steps - 1)
+
+    def videos_at_once(self, videos: int) -> int:
+        "Return how many videos have a graph: those of all steps."
+        return self.options.syn_steps*min(self.options.syn_batch, videos)
 
     def loss(self, network: nn.Module, targets: Tensor, videos: Tensor, labels: range) -> Tensor: # (c,)
         "Compute the distance to the goal, relative to that of the start, shared out equally among the classes."

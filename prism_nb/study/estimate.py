@@ -135,13 +135,15 @@ def condensation_bytes(run: Run, stats: DatasetStats) -> float:
     "Memory of an iteration: a class's real clips, and the activations of the clips or videos embedded at once."
     recipe = run.recipe
     if not recipe.iterations: return 0.
-    objective = OBJECTIVES[recipe.objective]
+    part = OBJECTIVES[recipe.objective]
+    objective = part(recipe.options_for(part))
     classes = min(stats.classes, max(1, int(MAX_BATCH_BYTES//(recipe.vpc*stats.bytes_per_video))))
     at_once = stats.classes if objective.joint else classes if objective.cache_targets else 1
-    videos = PARAMETERIZATIONS[recipe.parameterization].num_videos(recipe)*at_once
-    real = min(objective.real_at_once(), recipe.batch_real) or 2*recipe.batch_real   # activations and their gradients
+    videos = objective.videos_at_once(PARAMETERIZATIONS[recipe.parameterization].num_videos(recipe)*at_once)
+    batch = recipe.batch_real if objective.real_passes else 0
+    real = min(objective.real_at_once(), batch) or 2*batch   # activations and their gradients
     activations = stats.cost(recipe.network, recipe.width).activation_bytes + stats.bytes_per_video
-    return recipe.batch_real*stats.bytes_per_video + max(real, objective.video_passes*videos)*activations
+    return batch*stats.bytes_per_video + max(real, objective.video_passes*videos)*activations
 
 # %% ../../nbs/study/estimate.ipynb #047f1ed0
 def training_bytes(run: Run, stats: DatasetStats) -> float:
