@@ -59,9 +59,9 @@ class Objective:
         "Return the cost of network training between or within steps: forward passes per synthetic video and iteration."
         return 0.
 
-    def videos_at_once(self, videos: int) -> int: # of as many that are given together
-        "Return how many videos have a graph at a time; one that several steps see counts several times."
-        return videos
+    def graph_bytes(self, videos: int, activations: float, weights: float) -> float: # bytes of a video; of the network
+        "Return the memory of the graphs that an iteration keeps of videos that are given together."
+        return self.video_passes*videos*activations
 
     def target(self,
         network: nn.Module,   # this iteration's

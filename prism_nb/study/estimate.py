@@ -38,6 +38,7 @@ class NetworkCost(NamedTuple):
     flops: int
     activation_bytes: int   # of all layers' outputs
     feature_dim: int        # of its embedding
+    weight_bytes: int
 
 # %% ../../nbs/study/estimate.ipynb #995381ba
 @cache
@@ -52,8 +53,8 @@ def network_cost(network: str, classes: int, frames: int, size: int, width: floa
         for layer in model.modules():
             if not list(layer.children()): layer.register_forward_hook(record)
         with FlopCounterMode(display=False) as counter: model(clip)
-        activation_bytes = sum(output_bytes)
-        return NetworkCost(counter.get_total_flops(), activation_bytes, model.embed(clip).shape[1])
+        activation_bytes, weight_bytes = sum(output_bytes), 4*sum(p.numel() for p in model.parameters())
+        return NetworkCost(counter.get_total_flops(), activation_bytes, model.embed(clip).shape[1], weight_bytes)
 
 # %% ../../nbs/study/estimate.ipynb #6543fb54
 @dataclass(frozen=True)
@@ -139,11 +140,13 @@ def condensation_bytes(run: Run, stats: DatasetStats) -> float:
     objective = part(recipe.options_for(part))
     classes = min(stats.classes, max(1, int(MAX_BATCH_BYTES//(recipe.vpc*stats.bytes_per_video))))
     at_once = stats.classes if objective.joint else classes if objective.cache_targets else 1
-    videos = objective.videos_at_once(PARAMETERIZATIONS[recipe.parameterization].num_videos(recipe)*at_once)
+    videos = PARAMETERIZATIONS[recipe.parameterization].num_videos(recipe)*at_once
     batch = recipe.batch_real if objective.real_passes else 0
     real = min(objective.real_at_once(), batch) or 2*batch   # activations and their gradients
-    activations = stats.cost(recipe.network, recipe.width).activation_bytes + stats.bytes_per_video
-    return batch*stats.bytes_per_video + max(real, objective.video_passes*videos)*activations
+    network = stats.cost(recipe.network, recipe.width)
+    activations = network.activation_bytes + stats.bytes_per_video
+    graphs = objective.graph_bytes(videos, activations, network.weight_bytes)
+    return batch*stats.bytes_per_video + max(real*activations, graphs)
 
 # %% ../../nbs/study/estimate.ipynb #047f1ed0
 def training_bytes(run: Run, stats: DatasetStats) -> float:
