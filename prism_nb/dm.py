@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from .core.process import get_device, is_gpu
-from .core.registry import OBJECTIVES
+from .core.registry import OBJECTIVES, options_of
 
 # %% ../nbs/03_dm.ipynb #95af3111
 def distribution_matching(
@@ -34,9 +34,9 @@ class Objective:
     joint = False           # whether losses depend on the videos of all classes, equally many of each
 
     def __init__(self,
-        options: Any = None   # an instance of the subclass's `Options`, if it has any
+        options: Any = None   # an instance of the subclass's `Options`; None: its defaults
     ):
-        self.options = options
+        self.options = options or options_of(type(self))()
 
     def make_networks(self, targets: Any) -> Any: # targets: of a run, with its network, recipe, seed and clips
         "Make what draws the network of each iteration; None: `targets.RandomNetworks`."

@@ -15,8 +15,7 @@ from torch.nn.functional import cross_entropy
 
 from ..core.errors import PrismError, check_min
 from ..core.registry import METHODS, OBJECTIVES
-from ..dm import Objective
-from .trained_networks import ON_SET, NetworkOptions, TrainedNetworks
+from .trained_networks import ON_SET, NetworkOptions, TrainedNetworkObjective
 from ..recipe import Method
 
 # %% ../../nbs/methods/cafe.ipynb #caf00006
@@ -72,21 +71,12 @@ class CAFEOptions(NetworkOptions):
 
 # %% ../../nbs/methods/cafe.ipynb #caf00017
 @OBJECTIVES.register('cafe')
-class CAFE(Objective):
+class CAFE(TrainedNetworkObjective):
     "Match the mean features of every layer, and recognise real clips by the synthetic means (CAFE)."
     title = 'CAFE'
     Options = CAFEOptions
+    options: CAFEOptions
     joint, splittable = True, False
-
-    def __init__(self, options: CAFEOptions|None = None): super().__init__(options or CAFEOptions())
-
-    def make_networks(self, targets: Any) -> TrainedNetworks:
-        "Make what draws the network of each iteration, and trains it."
-        return TrainedNetworks(targets.network, targets.seed, self.options)
-
-    def update_passes(self) -> float:
-        "Return the cost of training networks between steps: forward passes per synthetic video and iteration."
-        return self.options.passes()
 
     @torch.no_grad()
     def target(self, network: nn.Module, real: Tensor, label: int) -> Tensor: # (D,)

@@ -8,7 +8,6 @@ __all__ = ['DISTANCES', 'DC', 'loss_gradient', 'squared_distance', 'cosine_dista
 
 # %% ../../nbs/methods/gradient_matching.ipynb #678e8663
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,8 +15,7 @@ from torch.nn.functional import cosine_similarity, cross_entropy
 
 from ..core.errors import check_choice
 from ..core.registry import METHODS, OBJECTIVES
-from ..dm import Objective
-from .trained_networks import ON_SET, NetworkOptions, TrainedNetworks
+from .trained_networks import ON_SET, NetworkOptions, TrainedNetworkObjective
 from ..recipe import Method
 
 # %% ../../nbs/methods/gradient_matching.ipynb #1ee6f666
@@ -59,25 +57,18 @@ class GradientMatchingOptions(NetworkOptions):
 
 # %% ../../nbs/methods/gradient_matching.ipynb #871aa601
 @OBJECTIVES.register('gradient-matching')
-class GradientMatching(Objective):
+class GradientMatching(TrainedNetworkObjective):
     "Match the gradient of the classifier's loss (eq. 7), in networks that are used without dropout."
     title = 'Gradient matching'
     Options = GradientMatchingOptions
+    options: GradientMatchingOptions
     real_passes = 3.
     video_passes = 6.
     target_is_mean = True
 
     def __init__(self, options: GradientMatchingOptions|None = None):
-        super().__init__(options or GradientMatchingOptions())
+        super().__init__(options)
         self.splittable = self.options.network_training != ON_SET
-
-    def make_networks(self, targets: Any) -> TrainedNetworks:
-        "Make what draws the network of each iteration, and trains it if the options ask for that."
-        return TrainedNetworks(targets.network, targets.seed, self.options)
-
-    def update_passes(self) -> float:
-        "Return the cost of training networks between steps: forward passes per synthetic video and iteration."
-        return self.options.passes()
 
     def target(self, network: nn.Module, real: Tensor, label: int) -> Tensor: # (parameters,)
         "Compute the gradient of the loss of real clips with respect to the weights."

@@ -21,8 +21,7 @@ class ExpertDistributionMatching(DistributionMatching):
     "Match the mean features of a class in networks trained on real clips, relative to the length of the real mean."
     title = 'Distribution matching in experts'
     Options = ExpertOptions
-
-    def __init__(self, options: ExpertOptions|None = None): super().__init__(options or ExpertOptions())
+    options: ExpertOptions
 
     def make_networks(self, targets: Any) -> ExpertNetworks:
         "Make what draws an expert and an epoch for each iteration; experts are trained when they are first drawn."

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['UNTRAINED', 'ON_SET', 'ON_REAL', 'MAX_VIDEOS', 'BATCHES', 'NetworkOptions', 'synthetic_batch', 'real_batch',
-           'TrainedNetworks']
+           'TrainedNetworks', 'TrainedNetworkObjective']
 
 # %% ../../nbs/methods/trained_networks.ipynb #trn00003
 from dataclasses import dataclass
@@ -18,6 +18,7 @@ from ..core.errors import check_choice, check_min
 from ..core.process import get_device
 from ..core.registry import AUGMENTATIONS
 from ..core.rng import fork_rng_at
+from ..dm import Objective
 from ..networks import autocast_precision
 from ..targets import RandomNetworks, sample_real_batch
 
@@ -106,3 +107,16 @@ class TrainedNetworks(RandomNetworks):
         "Restore the weights from all tensors of a checkpoint."
         weights = {name.removeprefix('network '): value for name, value in state.items() if name.startswith('network ')}
         if weights: self.network.load_state_dict(weights)
+
+# %% ../../nbs/methods/trained_networks.ipynb #trn00030
+class TrainedNetworkObjective(Objective):
+    "An objective whose networks can be used for some iterations and trained in between."
+    options: NetworkOptions
+
+    def make_networks(self, targets: Any) -> TrainedNetworks:
+        "Make what draws the network of each iteration, and trains it if the options ask for that."
+        return TrainedNetworks(targets.network, targets.seed, self.options)
+
+    def update_passes(self) -> float:
+        "Return the cost of training networks between steps: forward passes per synthetic video and iteration."
+        return self.options.passes()

@@ -8,7 +8,7 @@ __all__ = ['MAX_GRAPH_BYTES', 'MIN_LR', 'sgd_step', 'saved_bytes', 'unroll', 'ch
 
 # %% ../../nbs/methods/trajectory_matching.ipynb #mtt00003
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,11 +64,11 @@ def unroll(
     max_bytes: float = MAX_GRAPH_BYTES # above it, steps are computed a second time instead of kept
 ) -> Tensor:                 # (P,), with a graph to `videos` and `lr`
     "Take steps of SGD on synthetic videos, with gradient checkpointing if their graphs are too large."
-    weights, take, saved = weights.detach().requires_grad_(), sgd_step, {}
-    for i, indices in enumerate(batches):
-        with saved_bytes() if i == 0 else nullcontext(saved) as saved:
-            weights = take(network, weights, videos[indices], labels[indices], lr)
-        if sum(saved.values())*len(batches) > max_bytes: take = checkpointed_step
+    first, *others = batches
+    weights = weights.detach().requires_grad_()
+    with saved_bytes() as saved: weights = sgd_step(network, weights, videos[first], labels[first], lr)
+    step = checkpointed_step if sum(saved.values())*len(batches) > max_bytes else sgd_step
+    for indices in others: weights = step(network, weights, videos[indices], labels[indices], lr)
     return weights
 
 def checkpointed_step(*arguments) -> Tensor:
@@ -118,11 +118,12 @@ class TrajectoryMatching(Objective):
     "Match the weights of experts after steps on the synthetic videos (MTT); learns the size of these steps."
     title = 'Trajectory matching'
     Options = TrajectoryOptions
+    options: TrajectoryOptions
     joint, splittable = True, False
     real_passes, video_passes = 0., 6.
 
     def __init__(self, options: TrajectoryOptions|None = None):
-        super().__init__(options or TrajectoryOptions())
+        super().__init__(options)
         self.lr = torch.tensor(self.options.syn_lr, device=get_device(), requires_grad=True)
 
     def make_networks(self, targets: Any) -> Trajectories:
