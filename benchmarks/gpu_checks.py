@@ -59,7 +59,8 @@ def combinations():
     return [*product(OBJECTIVES, names)]
 
 
-EXPERTS = dict(num_experts=1, expert_epochs=1, max_start_epoch=1, syn_steps=3)   # of objectives that have some
+# Of objectives that have some.
+EXPERTS = dict(num_experts=1, expert_epochs=1, max_start_epoch=1, first_max_start_epoch=1, syn_steps=3)
 
 
 class Iteration:

@@ -39,7 +39,7 @@ import typer
 
 from .checkpoint import CHECKPOINT_SECONDS
 from .condensation import History, condense_with_history, is_splittable, run_id
-from .condensed import DTYPES, CondensedSet, SyntheticDataset
+from .condensed import CondensedSet, SyntheticDataset
 from .core.errors import PrismError, check_choice, check_min
 from .core.files import atomic_write
 from .core.paths import user_path
@@ -52,6 +52,7 @@ from prism_nb.core.registry import (
     NETWORKS,
     OBJECTIVES,
     PARAMETERIZATIONS,
+    STORAGES,
     load_plugin,
     parse_option,
 )
@@ -463,8 +464,8 @@ RecipeNetworkOption = Annotated[str|None, typer.Option(
 PartOption = Annotated[list[str]|None, typer.Option(
     '--option', metavar='KEY=VALUE', help='Option of a part, such as epsilon=-0.05; may be repeated.')]
 DtypeOption = Annotated[str|None, typer.Option(
-    help='How pixels are stored: ' + ', '.join(DTYPES) + "; a half and a quarter of the bytes of float32; default: "
-         "the method's.")]
+    help='How pixels are stored: ' + ', '.join(STORAGES) + '; float16 takes half the bytes of float32, uint8 a '
+         "quarter, h264 files a small part, with a loss; default: the method's.")]
 ShardsOption = Annotated[int|None, typer.Option(
     help='With ray: number of shards, groups of classes that are condensed at the same time; default: as many as '
          'the cluster can run. An interrupted run resumes with the same number.')]

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['MAX_BATCH_BYTES', 'DIVERGED', 'run_id', 'total_losses', 'ClassRows', 'CondenserState', 'start_parameterization',
-           'check_counts', 'is_splittable', 'class_batches', 'augmented', 'video_gradient', 'check_divergence',
-           'CheckpointedState', 'set_learning_rates', 'Condenser', 'History', 'history_of', 'condense_with_history',
-           'condense', 'insertion_events', 'snapshots']
+           'prepare_objective', 'check_counts', 'is_splittable', 'class_batches', 'augmented', 'video_gradient',
+           'check_divergence', 'CheckpointedState', 'set_learning_rates', 'Condenser', 'History', 'history_of',
+           'condense_with_history', 'condense', 'insertion_events', 'snapshots']
 
 # %% ../nbs/12_condensation.ipynb #11d65d05
 import math
@@ -24,12 +24,12 @@ from prism_nb.checkpoint import (
     load_checkpoint,
     save_checkpoint,
 )
-from .condensed import DTYPES, CondensedSet, SyntheticDataset
+from .condensed import CondensedSet, SyntheticDataset
 from .core.errors import PrismError
 from .core.files import file_lock
 from .core.process import defer_signals, explain_gpu_memory_error, get_device, platform_key
 from .core.progress import progress_bar
-from .core.registry import OBJECTIVES, PARAMETERIZATIONS
+from .core.registry import OBJECTIVES, PARAMETERIZATIONS, STORAGES
 from .core.rng import seeded_generator, stable_hash
 from .core.source import source_hash
 from .data.clips import Clips
@@ -98,7 +98,7 @@ class CondenserState(ClassRows):
         self.frames_per_video_history: list[float] = []    # of each iteration
         self.parameters = start_parameterization(self)
         self.counts = torch.tensor(self.parameters.counts or [recipe.vpc]*len(self.labels))
-        check_counts(self)
+        prepare_objective(self)
         self.inserted_at = torch.full((int(self.counts.sum()), frames), -1)
         self.start = self.first_videos()                   # (classes,T,3,H,W), dense
         groups = [*self.parameters.param_groups(recipe.lr), *self.targets.objective.param_groups()]
@@ -142,6 +142,11 @@ def start_parameterization(condenser: CondenserState):
         raise PrismError(f'objective is {recipe.objective!r}, whose networks are trained on all classes: '
                          'it cannot be split into shards')
     return part.start(condenser)
+
+def prepare_objective(condenser: CondenserState) -> None:
+    "Check the numbers of videos, and make what the objective learns besides them."
+    check_counts(condenser)
+    condenser.targets.objective.prepare(condenser)
 
 def check_counts(condenser: CondenserState) -> None:
     "Raise `PrismError` if an objective takes equally many videos of each class, and there are not."
@@ -226,7 +231,8 @@ class CheckpointedState(CondenserState):
         if training := self.targets.objective.training(): metadata['training'] = training
         labels, names = self.video_labels(), self.clips.class_names
         condensed = self.parameters.to_condensed(labels, names, self.inserted_at, **metadata)
-        return condensed.to(DTYPES[self.recipe.dtype])
+        if (logits := self.targets.objective.label_logits) is not None: condensed.label_logits = logits.detach().cpu()
+        return STORAGES[self.recipe.dtype](condensed)
 
     def state_dict(self) -> dict[str, Tensor]:
         "Parameters, momenta and history."
@@ -285,7 +291,7 @@ class Condenser(CheckpointedState):
             check_divergence(self, losses)
             videos.backward(gradient)
         set_learning_rates(self)
-        self.optimizer.step()
+        if self.targets.objective.accepts(losses): self.optimizer.step()
         self.optimizer.zero_grad()
         if self.schedule.allows(self.iteration): self.insert_frames(gradient)
         self.targets.networks.update(self)

@@ -154,7 +154,7 @@ def shuffled_batches(
     batch: int  # videos per step
 ):              # a function of a generator that yields (videos, labels)
     "Prepare the shuffled batches of an epoch, which draws one variant or clip of each video."
-    labels = torch.as_tensor(source.labels)
+    labels = torch.as_tensor(getattr(source, 'targets', source.labels))
     num_bytes = len(labels)*source.videos([0]).nbytes
     variants = getattr(source, 'num_variants', 1)
     several_clips = isinstance(source, Clips) and source.num_clips.max() > 1

@@ -21,6 +21,7 @@ from prism_nb.core.registry import (
     NETWORKS,
     OBJECTIVES,
     PARAMETERIZATIONS,
+    STORAGES,
     make_options,
     option_names,
 )
@@ -51,7 +52,7 @@ class Recipe:
     batch_real: int = 64                   # real clips per class and iteration
     network: str = 'minic3d'               # that embeds
     width: float = 1.                      # scales its channels
-    dtype: str = 'float32'                 # of the pixels of the condensed set that is stored
+    dtype: str = 'float32'                 # how the pixels of the condensed set are stored, in `STORAGES`
     warmup: float = .2                     # share of the iterations without insertion at the start
     cooldown: float = .2                   # and at the end
     precision: str = 'float32'             # in which real clips are embedded: 'bfloat16', or 'tf32' on a GPU
@@ -64,7 +65,7 @@ class Recipe:
             check_choice(name, getattr(self, name), choices)
         for name, minimum in MINIMA.items(): check_min(name, getattr(self, name), minimum)
         Schedule(self.iterations, self.warmup, self.cooldown)
-        check_choice('dtype', self.dtype, DTYPES)
+        check_choice('dtype', self.dtype, STORAGES)
         if self.augmentation != NONE: check_choice('augmentation', self.augmentation, AUGMENTATIONS)
         object.__setattr__(self, 'options', complete_options(self))
 
@@ -79,6 +80,7 @@ class Recipe:
     def modules(self) -> list[str]:
         "Modules that define the recipe's parts; see `core.source`."
         registries = dict(PARTS, network=NETWORKS)
+        if self.dtype not in DTYPES: registries['dtype'] = STORAGES
         if self.augmentation != NONE: registries['augmentation'] = AUGMENTATIONS
         return [registry.module(getattr(self, name)) for name, registry in registries.items()]
 

@@ -37,7 +37,8 @@ FRAMES, SIZE, CLASSES = 8, 48, 2
 SMALL = dict(iterations=3, warmup=0., cooldown=0., batch_real=3, width=.125, lr=1., feature_epochs=1)
 EVERY_FRAME = dict(epsilon=1.01)   # every interpolated frame qualifies
 WANG = dict(static_lr=1., static_iterations=2, hallucinator_lr=1e-3)
-EXPERTS = dict(num_experts=2, expert_epochs=2, max_start_epoch=2, syn_steps=3)   # trained on either device
+# Of objectives that have some; trained on either device.
+EXPERTS = dict(num_experts=2, expert_epochs=2, max_start_epoch=2, first_max_start_epoch=1, syn_steps=3)
 TRAINING = TrainConfig(epochs=1, batch=2, width=.125)
 DEVICE = "cuda" if torch.cuda.is_available() else stand_in.NAME
 if DEVICE == stand_in.NAME:

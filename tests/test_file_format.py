@@ -114,7 +114,7 @@ def test_pixels_as_float32_are_written_as_version_0_1_wrote_them(name, tmp_path)
 @pytest.mark.parametrize("name", ["key_frame_set", "static_dynamic_set"])
 def test_a_version_that_is_not_known_is_refused(name, request, tmp_path):
     condensed, path = request.getfixturevalue(name), tmp_path / "later.safetensors"
-    for version in (0, 3, "2", None):
+    for version in (0, 4, "2", None):
         save_tensors(path, condensed.tensors(), kind=type(condensed).__name__, version=version)
-        with pytest.raises(PrismError, match="this code reads versions 1 and 2"):
+        with pytest.raises(PrismError, match="this code reads versions 1, 2, 3"):
             CondensedSet.load(path)

@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['AFFECTS_RESULTS', 'PLUGINS', 'ABOVE_PARTS', 'OBJECTIVES', 'PARAMETERIZATIONS', 'INITIALIZATIONS', 'NETWORKS',
-           'METHODS', 'DATASETS', 'SET_TYPES', 'AUGMENTATIONS', 'REGISTRIES', 'PLUGIN_PREFIX', 'part_modules',
-           'load_parts', 'Registry', 'is_same_definition', 'temporary_parts', 'NoOptions', 'options_of', 'option_names',
-           'make_options', 'parse_option', 'plugin_modules', 'import_file', 'line_in', 'reason_of', 'load_plugin',
-           'loaded_plugins']
+           'METHODS', 'DATASETS', 'SET_TYPES', 'AUGMENTATIONS', 'STORAGES', 'REGISTRIES', 'PLUGIN_PREFIX',
+           'part_modules', 'load_parts', 'Registry', 'is_same_definition', 'temporary_parts', 'NoOptions', 'options_of',
+           'option_names', 'make_options', 'parse_option', 'plugin_modules', 'import_file', 'line_in', 'reason_of',
+           'load_plugin', 'loaded_plugins']
 
 # %% ../../nbs/core/registry.ipynb #reg00003
 import importlib
@@ -181,7 +181,9 @@ METHODS = Registry('method')                       # instances of `recipe.Method
 DATASETS = Registry('dataset')                     # instances of `data.datasets.DatasetSpec`
 SET_TYPES = Registry('kind')                       # subclasses of `condensed.SyntheticDataset`, by `kind`
 AUGMENTATIONS = Registry('augmentation')           # subclasses of `evaluation.Augmentation`
-REGISTRIES = (OBJECTIVES, PARAMETERIZATIONS, INITIALIZATIONS, NETWORKS, METHODS, DATASETS, SET_TYPES, AUGMENTATIONS)
+STORAGES = Registry('dtype')                       # functions of a condensed set that return it as it is to be stored
+REGISTRIES = (OBJECTIVES, PARAMETERIZATIONS, INITIALIZATIONS, NETWORKS, METHODS, DATASETS, SET_TYPES, AUGMENTATIONS,
+              STORAGES)
 
 # %% ../../nbs/core/registry.ipynb #27fff1c6
 def plugin_modules() -> list[str]: # sorted

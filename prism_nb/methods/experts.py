@@ -125,15 +125,16 @@ class ExpertNetworks(RandomNetworks):
         super().__init__(targets.network, targets.seed)
         self.clips, self.options, self.config = targets.clips, options, options.config(targets.recipe)
 
-    @property
-    def num_starts(self) -> int: return self.options.expert_epochs + 1   # epochs that are drawn from
+    def starts(self, iteration: int) -> range:
+        "Return the epochs that an iteration may draw."
+        return range(self.options.expert_epochs + 1)
 
     def choose(self, iteration: int) -> tuple[int, int]: # expert, epoch
         "Draw expert and epoch of an iteration."
-        generator = seeded_generator(self.seed, 'expert', iteration)
+        generator, epochs = seeded_generator(self.seed, 'expert', iteration), self.starts(iteration)
         expert, epoch = (int(torch.randint(n, (), generator=generator))
-                         for n in (self.options.num_experts, self.num_starts))
-        return expert, epoch
+                         for n in (self.options.num_experts, len(epochs)))
+        return expert, epochs[epoch]
 
     def weights(self, expert: int, epoch: int) -> Tensor: # (P,), on the CPU
         "Load the weights of an expert after some epochs, or train it that far."

@@ -32,7 +32,7 @@ def sgd_step(
     network: nn.Module,
     weights: Tensor,    # (P,)
     videos: Tensor,     # (n,T,3,H,W)
-    labels: Tensor,     # (n,)
+    labels: Tensor,     # (n,), or (n,C) probabilities
     lr: Tensor          # scalar, α
 ) -> Tensor:            # (P,), with a graph to the weights, the videos and the rate
     "Take a step of SGD on the mean cross entropy of synthetic videos."
@@ -58,7 +58,7 @@ def unroll(
     network: nn.Module,
     weights: Tensor,         # (P,), to start from
     videos: Tensor,          # (N,T,3,H,W)
-    labels: Tensor,          # (N,)
+    labels: Tensor,          # (N,), or (N,C) probabilities
     lr: Tensor,              # scalar, α
     batches: list[Tensor],   # indices of the videos of each step
     max_bytes: float = MAX_GRAPH_BYTES # above it, steps are computed a second time instead of kept
@@ -101,8 +101,9 @@ class Trajectories(ExpertNetworks):
     "Gives an iteration the weights of a random expert after a random epoch, and keeps those of some epochs later."
     options: TrajectoryOptions
 
-    @property
-    def num_starts(self) -> int: return self.options.max_start_epoch
+    def starts(self, iteration: int) -> range:
+        "Return the epochs that an iteration may start after."
+        return range(self.options.max_start_epoch)
 
     def draw(self, iteration: int) -> None:
         "Draw expert and epoch."
@@ -151,12 +152,15 @@ class TrajectoryMatching(Objective):
 
     def loss(self, network: nn.Module, targets: Tensor, videos: Tensor, labels: range) -> Tensor: # (c,)
         "Compute the distance to the goal, relative to that of the start, shared out equally among the classes."
-        of_video = torch.tensor(labels, device=videos.device).repeat_interleave(len(videos)//len(labels))
-        batches = self.batches(len(videos))
+        batches, of_videos = self.batches(len(videos)), self.video_targets(len(videos), labels)
         start, goal = self.networks.start, self.networks.goal
-        end = unroll(network.eval(), start, videos, of_video, self.lr.clamp_min(MIN_LR), batches)
+        end = unroll(network.eval(), start, videos, of_videos, self.lr.clamp_min(MIN_LR), batches)
         loss = (end - goal).square().sum()/(start - goal).square().sum()
         return loss.expand(len(labels))/len(labels)
+
+    def video_targets(self, videos: int, labels: range) -> Tensor: # (N,), or (N,C) probabilities
+        "Return what the steps train the network to return for each video: its class."
+        return torch.tensor(labels, device=self.lr.device).repeat_interleave(videos//len(labels))
 
     def batches(self, videos: int) -> list[Tensor]:
         "Draw the videos of each step: passes through all of them, in batches."

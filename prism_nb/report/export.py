@@ -111,7 +111,8 @@ def export_frames(condensed: SyntheticDataset, folder: Path) -> None:
 def export_tensors(condensed: SyntheticDataset, folder: Path) -> None:
     "Write `images.pt`, `labels.pt` and `lr.pt` as DD-Ranking reads them, class by class."
     order = condensed.labels.argsort(stable=True)
-    tensors = dict(images=condensed.videos(order), labels=condensed.labels[order], lr=torch.tensor(TrainConfig().lr))
+    lr = condensed.metadata.get('training', {}).get('lr', TrainConfig().lr)
+    tensors = dict(images=condensed.videos(order), labels=condensed.targets[order], lr=torch.tensor(lr))
     for name, tensor in tensors.items(): torch.save(tensor.cpu().contiguous(), folder/f'{name}.pt')
 
 # %% ../../nbs/report/export.ipynb #7fec3c29
