@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['BYTES', 'X264', 'MAX_CRF', 'FullClips', 'encode_clip', 'decode_clip', 'CodedSet', 'pack_files', 'CodecOptions',
-           'CodedClips', 'store_as_h264']
+           'CodedClips', 'check_one_variant', 'store_as_h264']
 
 # %% ../../nbs/methods/coded.ipynb #cod00003
 import io
@@ -23,7 +23,7 @@ from ..core.errors import PrismError, check_choice
 from ..core.registry import METHODS, PARAMETERIZATIONS, SET_TYPES, STORAGES
 from ..data.clips import denormalise, normalise
 from ..data.video import EXACT, encode_frames
-from .coresets import FLOAT32_BYTES, StoredClips
+from .coresets import FLOAT32_BYTES, StoredClips, StoredClipsOptions
 from ..recipe import Method, Recipe
 
 # %% ../../nbs/methods/coded.ipynb #cod00006
@@ -36,7 +36,7 @@ class FullClips(StoredClips):
         self.videos: list[Tensor] = []   # of each class, (n,T,3,H,W)
 
     @classmethod
-    def num_videos(cls, recipe: Recipe) -> int:
+    def num_fitting(cls, recipe: Recipe) -> int:
         "Count the clips of a class that fit."
         check_choice('dtype', recipe.dtype, DTYPES)
         return recipe.vpc*FLOAT32_BYTES//DTYPES[recipe.dtype].itemsize
@@ -129,11 +129,13 @@ def pack_files(
 MAX_CRF = 51   # of x264 with 8 bits
 
 @dataclass(frozen=True)
-class CodecOptions:
+class CodecOptions(StoredClipsOptions):
     "Options of clips as H.264 files."
     crf: int = 23   # constant rate factor
 
-    def __post_init__(self): check_choice('crf', self.crf, range(MAX_CRF + 1))
+    def __post_init__(self):
+        super().__post_init__()
+        check_choice('crf', self.crf, range(MAX_CRF + 1))
 
 # %% ../../nbs/methods/coded.ipynb #cod00019
 @PARAMETERIZATIONS.register('h264')
@@ -147,7 +149,7 @@ class CodedClips(StoredClips):
         self.files: list[bytes] = []
 
     @classmethod
-    def num_videos(cls, recipe: Recipe) -> int:
+    def num_fitting(cls, recipe: Recipe) -> int:
         "Return more clips of a class than are likely to fit."
         return recipe.vpc*cls.MAX_COMPRESSION
 
@@ -171,6 +173,12 @@ METHODS.register('h264', Method('Random, H.264', dict(parameterization='h264', i
                                 '#8B4513', '>'))
 
 # %% ../../nbs/methods/coded.ipynb #cod00033
+def check_one_variant(condensed: SyntheticDataset) -> None:
+    "Raise `PrismError` if a stored video of a set is several dense ones."
+    if condensed.num_variants == 1: return
+    raise PrismError(f'{type(condensed).__name__} cannot be stored as H.264: a stored video is '
+                     f'{condensed.num_variants} dense ones')
+
 @STORAGES.register('h264')
 def store_as_h264(
     condensed: SyntheticDataset,
@@ -178,9 +186,7 @@ def store_as_h264(
 ) -> CodedSet:
     "Store the dense videos of a condensed set as H.264 files; learned labels stay as they are."
     if isinstance(condensed, CodedSet): return condensed
-    if condensed.num_variants > 1:
-        raise PrismError(f'{type(condensed).__name__} cannot be stored as H.264: a stored video is '
-                         f'{condensed.num_variants} dense ones')
+    check_one_variant(condensed)
     files = [encode_clip(pixels, crf) for pixels in denormalise(condensed.videos()).cpu().numpy()]
     coded = pack_files(files, condensed.labels.cpu(), condensed.class_names, condensed.metadata)
     return replace(coded, label_logits=condensed.label_logits)

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['FLOAT32_BYTES', 'check_size', 'random_subset', 'herding', 'k_center', 'extract_features', 'RandomClips',
            'FeatureOptions', 'FeatureClips', 'HerdingClips', 'KCenterClips', 'coreset', 'select_clips',
-           'describe_short', 'StoredClips']
+           'describe_short', 'StoredClipsOptions', 'StoredClips']
 
 # %% ../../nbs/methods/coresets.ipynb #d8a15086
 import math
@@ -188,14 +188,23 @@ def describe_short(title: str, names: list[str]) -> str:
     others = f' and {len(names) - 3} others' if len(names) > 3 else ''
     return f"{title}: more clips would fit than there are of {', '.join(names[:3])}{others}; all of these are stored"
 
+# %% ../../nbs/methods/coresets.ipynb #cst00021
+@dataclass(frozen=True)
+class StoredClipsOptions:
+    "Options of stored clips."
+    clips_per_class: int = 0   # that are stored; 0: as many as fit the bytes of the float32 videos of a class
+
+    def __post_init__(self): check_min('clips_per_class', self.clips_per_class, 0)
+
 # %% ../../nbs/methods/coresets.ipynb #cst00012
 class StoredClips(Parameterization):
-    "Real clips, as many as fit the bytes of a class's videos. Subclasses register under a name."
+    "Real clips, as many as fit the bytes of a class's videos, or as are asked for. Subclasses register under a name."
+    Options: type = StoredClipsOptions
     learning_rates: tuple[str, ...] = ()
     learned = False    # whether SGD may change what is stored
     counts: list[int]  # of clips of each class
     options: Any       # an instance of the subclass's `Options`
-    limit: int         # bytes of a class
+    limit: float       # bytes of a class
 
     @classmethod
     def start(cls, condenser: Condenser) -> 'StoredClips':
@@ -205,7 +214,8 @@ class StoredClips(Parameterization):
             raise PrismError(f'iterations is {recipe.iterations}, but must be 0: {cls.title} are not learned')
         stored = cls()
         stored.options, stored.counts = recipe.options_for(cls), []
-        stored.limit = recipe.vpc*FLOAT32_BYTES*math.prod(clips.shape[1:])
+        in_float32 = recipe.vpc*FLOAT32_BYTES*math.prod(clips.shape[1:])
+        stored.limit = math.inf if stored.options.clips_per_class else in_float32
         short = []
         for label in condenser.labels:
             videos = select_clips(condenser, label, cls.num_videos(recipe))
@@ -213,6 +223,16 @@ class StoredClips(Parameterization):
             if stored.counts[-1] == len(videos) < cls.num_videos(recipe): short.append(clips.class_names[label])
         if short: print(describe_short(cls.title, short), file=sys.stderr)
         return stored
+
+    @classmethod
+    def num_videos(cls, recipe: Recipe) -> int:
+        "Count the clips of a class, at most."
+        return recipe.options_for(cls).clips_per_class or cls.num_fitting(recipe)
+
+    @classmethod
+    def num_fitting(cls, recipe: Recipe) -> int:
+        "Count the clips that fit the bytes of the videos of a class, at most."
+        raise NotImplementedError
 
     def store(self, videos: Tensor) -> int: # how many of them
         "Store the first of some videos (n,T,3,H,W) of a class, as many as fit the limit."

@@ -16,7 +16,7 @@ from ..condensed import SyntheticDataset
 from ..core.errors import PrismError, check_min
 from ..core.process import get_device
 from ..core.registry import METHODS, PARAMETERIZATIONS, SET_TYPES
-from .coresets import StoredClips
+from .coresets import StoredClips, StoredClipsOptions
 from .gradient_matching import DC
 from ..parameterization import Rows
 from ..recipe import Method, Recipe
@@ -70,11 +70,13 @@ class TileSet(SyntheticDataset):
 
 # %% ../../nbs/methods/multi_formation.ipynb #mfn00013
 @dataclass(frozen=True)
-class TileOptions:
+class TileOptions(StoredClipsOptions):
     "Options of tiles."
     factor: int = 4   # f, of height and width
 
-    def __post_init__(self): check_min('factor', self.factor, 1)
+    def __post_init__(self):
+        super().__post_init__()
+        check_min('factor', self.factor, 1)
 
 # %% ../../nbs/methods/multi_formation.ipynb #mfn00014
 @PARAMETERIZATIONS.register('tiles')
@@ -90,7 +92,7 @@ class Tiles(StoredClips):
         self.tiles = torch.empty(0)   # (N,T,3,h,w), of the classes stored so far
 
     @classmethod
-    def num_videos(cls, recipe: Recipe) -> int:
+    def num_fitting(cls, recipe: Recipe) -> int:
         "Count the tiles of a class that fit."
         return recipe.vpc*recipe.options_for(cls).factor**2
 

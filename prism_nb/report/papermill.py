@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['JSON_TYPES', 'TABLES', 'PAPER_TABLES', 'MAIN_METHODS', 'REAL_CLIPS', 'FIRST', 'MOTIONSHAPES_RATES', 'JHMDB_RATES',
-           'STEPS', 'QUICK_MOTIONSHAPES', 'QUICK_CROSSED', 'QUICK_JHMDB', 'TABLE_PARAMETERS', 'STUDY_DATASET',
-           'WORKERS', 'WHERE', 'OF_KNOWN_MOTION', 'validate_parameters', 'check_type', 'table_notebook',
-           'accepted_names', 'takes', 'paper_parameters', 'table_parameters', 'report_dir', 'Page', 'archive_of',
-           'page_settings', 'records_of', 'package_hash', 'record_hash', 'used_records', 'execute_page', 'run_table',
-           'count_failed_runs', 'supports', 'default_tables', 'resolve_data_root']
+           'STEPS', 'QUICK_MOTIONSHAPES', 'FILMS', 'BYTES', 'QUICK_CROSSED', 'QUICK_JHMDB', 'TABLE_PARAMETERS',
+           'STUDY_DATASET', 'WORKERS', 'WHERE', 'OF_KNOWN_MOTION', 'validate_parameters', 'check_type',
+           'table_notebook', 'accepted_names', 'takes', 'paper_parameters', 'table_parameters', 'report_dir', 'Page',
+           'archive_of', 'page_settings', 'records_of', 'package_hash', 'record_hash', 'used_records', 'execute_page',
+           'run_table', 'count_failed_runs', 'supports', 'default_tables', 'resolve_data_root']
 
 # %% ../../nbs/report/papermill.ipynb #i0698c01
 from dataclasses import dataclass
@@ -59,6 +59,7 @@ TABLES = {   # name → notebook, title
     '4': ('table4', 'Table 4'),
     '5': ('table5', 'Table 5'),
     'steps': ('steps', 'Training steps'),
+    'bytes': ('bytes', 'Accuracy against bytes'),
     'A': ('tableA', 'Table A'),
     'figures': ('figures', 'Figures 3 and 5 to 7'),
     'motion': ('motion', 'Does the insertion find motion?'),
@@ -75,7 +76,7 @@ def table_notebook(table: str) -> Path:
     "The notebook of a name in `TABLES`."
     return repo_root()/'nbs'/'tables'/f'{TABLES[table][0]}.ipynb'
 
-PAPER_TABLES = [name for name in TABLES if name not in ('tuning', 'section')]
+PAPER_TABLES = [name for name in TABLES if name not in ('tuning', 'section', 'bytes')]
 MAIN_METHODS = ['random', 'dm', 'prism']
 REAL_CLIPS = ['uint8', 'tiles', 'h264', 'whole']
 FIRST = dict(methods=MAIN_METHODS, chosen=False, seeds=2)   # parameters of the first part of Table 1
@@ -126,7 +127,14 @@ QUICK_MOTIONSHAPES = {   # table → parameters
     'tuning': dict(seeds=3, length_seeds=8, batches={vpc: [50, 100, 200, 400] for vpc in (1, 5, 10)},
                    rates=MOTIONSHAPES_RATES),
 }
+FILMS = {f'one film, 1/{f} size, CRF {crf}': ['mosaic', dict(factor=f, dtype=f'mosaic-{crf}')]
+         for f, crf in ((1, 23), (2, 23), (4, 23), (4, 28))}
+BYTES = dict(
+    clips_per_class=[1, 4, 16, 48], steps=400, seeds=5,
+    real={'bytes': ['uint8', {}], 'bytes, 1/4 size': ['tiles', dict(dtype='uint8')], 'H.264 files': ['h264', {}],
+          **FILMS})
 QUICK_CROSSED = {
+    'bytes': BYTES | dict(learned={}),
     'first': FIRST,
     '1': dict(vpc=[1, 5], real_clips=REAL_CLIPS),
     'steps': STEPS,
