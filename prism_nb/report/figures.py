@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['KEY_COLOUR', 'INTERPOLATED_COLOUR', 'RED', 'BLUE', 'STYLE', 'LINE_STYLES', 'VERDICT_STYLE', 'figure_style',
            'frame_strip', 'draw_frame', 'insertion_timeline', 'inserted_frames', 'plot_accuracy_vs_storage',
-           'plot_accuracy_vs_steps', 'plot_curves', 'draw_curve', 'optical_flow', 'flow_to_rgb', 'flow_legend',
-           'compare_flow', 'save_figure', 'save_animation', 'save_video_grid', 'save_growth_animation', 'growth_figure',
-           'highlight_frames', 'plot_forest', 'interval_halves', 'largest_value']
+           'plot_grid', 'plot_accuracy_vs_steps', 'plot_curves', 'draw_curve', 'optical_flow', 'flow_to_rgb',
+           'flow_legend', 'compare_flow', 'save_figure', 'save_animation', 'save_video_grid', 'save_growth_animation',
+           'growth_figure', 'highlight_frames', 'plot_forest', 'interval_halves', 'largest_value']
 
 # %% ../../nbs/report/figures.ipynb #921d3ac9
 import math
@@ -148,6 +148,30 @@ def plot_accuracy_vs_storage(
         ax.minorticks_off()
     else: ax.set(xlim=(0, None))
     ax.legend(frameon=False, fontsize=8, loc='upper left', bbox_to_anchor=(1, 1))
+    return fig
+
+# %% ../../nbs/report/figures.ipynb #fig00032
+@figure_style()
+def plot_grid(
+    table: pd.DataFrame   # objective, parameterization, init, top1_mean; a line per field
+) -> Figure:
+    "Plot accuracies as fields of a grid, the better the darker, with their values."
+    panels = table.groupby('init', sort=False)
+    objectives, columns = table.objective.unique(), table.parameterization.unique()
+    size = (1.3*len(columns)*len(panels) + 2, .35*len(objectives) + 1.2)
+    fig, axes = plt.subplots(1, len(panels), figsize=size, sharey=True, squeeze=False, layout='constrained')
+    limits = dict(vmin=table.top1_mean.min(), vmax=table.top1_mean.max())
+    for ax, (init, of_panel) in zip(axes[0], panels):
+        grid = of_panel.pivot(index='objective', columns='parameterization', values='top1_mean')
+        values = grid.reindex(index=objectives, columns=columns).to_numpy()
+        ax.imshow(values, cmap='Blues', aspect='auto', **limits)
+        for (row, column), value in np.ndenumerate(values):
+            dark = value - limits['vmin'] > .6*(limits['vmax'] - limits['vmin'])
+            ax.text(column, row, '–' if np.isnan(value) else f'{value:.1f}', ha='center', va='center',
+                    color='white' if dark else 'black', fontsize=8)
+        ax.set_xticks(range(len(columns)), columns, rotation=20, ha='right', fontsize=8)
+        ax.set_yticks(range(len(objectives)), objectives, fontsize=8)
+        ax.set_title(f'start: {init}', fontsize=9)
     return fig
 
 # %% ../../nbs/report/figures.ipynb #fig00022

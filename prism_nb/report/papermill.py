@@ -4,11 +4,12 @@
 
 # %% auto #0
 __all__ = ['JSON_TYPES', 'TABLES', 'PAPER_TABLES', 'MAIN_METHODS', 'REAL_CLIPS', 'FIRST', 'MOTIONSHAPES_RATES', 'JHMDB_RATES',
-           'STEPS', 'QUICK_MOTIONSHAPES', 'FILMS', 'BYTES', 'QUICK_CROSSED', 'QUICK_JHMDB', 'TABLE_PARAMETERS',
-           'STUDY_DATASET', 'WORKERS', 'WHERE', 'OF_KNOWN_MOTION', 'validate_parameters', 'check_type',
-           'table_notebook', 'accepted_names', 'takes', 'paper_parameters', 'table_parameters', 'report_dir', 'Page',
-           'archive_of', 'page_settings', 'records_of', 'package_hash', 'record_hash', 'used_records', 'execute_page',
-           'run_table', 'count_failed_runs', 'supports', 'default_tables', 'resolve_data_root']
+           'FILMS', 'BYTES', 'EXPERTS', 'COMBINATIONS', 'STEPS', 'QUICK_MOTIONSHAPES', 'QUICK_CROSSED', 'QUICK_JHMDB',
+           'TABLE_PARAMETERS', 'STUDY_DATASET', 'WORKERS', 'WHERE', 'OF_KNOWN_MOTION', 'validate_parameters',
+           'check_type', 'table_notebook', 'accepted_names', 'takes', 'paper_parameters', 'table_parameters',
+           'report_dir', 'Page', 'archive_of', 'page_settings', 'records_of', 'package_hash', 'record_hash',
+           'used_records', 'execute_page', 'run_table', 'count_failed_runs', 'supports', 'default_tables',
+           'resolve_data_root']
 
 # %% ../../nbs/report/papermill.ipynb #i0698c01
 from dataclasses import dataclass
@@ -60,6 +61,7 @@ TABLES = {   # name → notebook, title
     '5': ('table5', 'Table 5'),
     'steps': ('steps', 'Training steps'),
     'bytes': ('bytes', 'Accuracy against bytes'),
+    'combinations': ('combinations', 'Objectives and parameterizations'),
     'A': ('tableA', 'Table A'),
     'figures': ('figures', 'Figures 3 and 5 to 7'),
     'motion': ('motion', 'Does the insertion find motion?'),
@@ -76,7 +78,7 @@ def table_notebook(table: str) -> Path:
     "The notebook of a name in `TABLES`."
     return repo_root()/'nbs'/'tables'/f'{TABLES[table][0]}.ipynb'
 
-PAPER_TABLES = [name for name in TABLES if name not in ('tuning', 'section', 'bytes')]
+PAPER_TABLES = [name for name in TABLES if name not in ('tuning', 'section', 'bytes', 'combinations')]
 MAIN_METHODS = ['random', 'dm', 'prism']
 REAL_CLIPS = ['uint8', 'tiles', 'h264', 'whole']
 FIRST = dict(methods=MAIN_METHODS, chosen=False, seeds=2)   # parameters of the first part of Table 1
@@ -112,6 +114,29 @@ JHMDB_RATES = {
             prism=dict(lr=[5., 10., 20., 40.])),
 }
 
+# %% ../../nbs/report/papermill.ipynb #ppm00071
+FILMS = {f'one film, 1/{f} size, CRF {crf}': ['mosaic', dict(factor=f, dtype=f'mosaic-{crf}')]
+         for f, crf in ((1, 23), (2, 23), (4, 23), (4, 28))}
+BYTES = dict(
+    clips_per_class=[1, 4, 16, 48], steps=400, seeds=5,
+    real={'bytes': ['uint8', {}], 'bytes, 1/4 size': ['tiles', dict(dtype='uint8')], 'H.264 files': ['h264', {}],
+          **FILMS},
+    learned={'DM': ['dm', {}], 'DM + PRISM': ['prism', {}]})
+EXPERTS = dict(num_experts=5, expert_epochs=11, expert_lr=.05, expert_batch=32)
+COMBINATIONS = dict(
+    objectives={
+        'distribution matching': ['dm', {}], 'DM, trained networks': ['dm-experts', EXPERTS],
+        'gradient matching': ['dc', {}], 'trajectory matching': ['mtt', dict(EXPERTS, syn_lr=.05)],
+        'DATM': ['datm', dict(EXPERTS, syn_lr=.05)], 'CAFE': ['cafe', {}]},
+    rates={
+        'distribution matching': [3., 12.5, 50.], 'DM, trained networks': [3., 12.5, 50.],
+        'gradient matching': [.75, 3., 12.], 'trajectory matching': [30., 120., 500.],
+        'DATM': [30., 120., 500.], 'CAFE': [.003, .012, .05]},
+    parameterizations={
+        'full frames': ['full-frames', {}], 'key frames': ['key-frames', {}],
+        'tiles': ['tiles', dict(factor=4)], 'key frames of tiles': ['key-frame-tiles', dict(factor=4)]},
+    inits=['random', 'noise'], steps=400, seeds=5)
+
 # %% ../../nbs/report/papermill.ipynb #859580c3
 STEPS = dict(steps=[100, 200, 400, 800], seeds=3, real_clips=REAL_CLIPS)
 QUICK_MOTIONSHAPES = {   # table → parameters
@@ -123,18 +148,15 @@ QUICK_MOTIONSHAPES = {   # table → parameters
     'lemma1': dict(seeds=5, draws=10000),
     'silent': dict(epsilon=-.05, rate_gradient_matching=3.),
     'steps': STEPS,
+    'bytes': BYTES,
+    'combinations': COMBINATIONS,
     'beyond': dict(epsilons=[-.05, -.01, .01], on_plot=[1, 5, 10]),
     'tuning': dict(seeds=3, length_seeds=8, batches={vpc: [50, 100, 200, 400] for vpc in (1, 5, 10)},
                    rates=MOTIONSHAPES_RATES),
 }
-FILMS = {f'one film, 1/{f} size, CRF {crf}': ['mosaic', dict(factor=f, dtype=f'mosaic-{crf}')]
-         for f, crf in ((1, 23), (2, 23), (4, 23), (4, 28))}
-BYTES = dict(
-    clips_per_class=[1, 4, 16, 48], steps=400, seeds=5,
-    real={'bytes': ['uint8', {}], 'bytes, 1/4 size': ['tiles', dict(dtype='uint8')], 'H.264 files': ['h264', {}],
-          **FILMS})
 QUICK_CROSSED = {
-    'bytes': BYTES | dict(learned={}),
+    'combinations': COMBINATIONS,
+    'bytes': BYTES,
     'first': FIRST,
     '1': dict(vpc=[1, 5], real_clips=REAL_CLIPS),
     'steps': STEPS,
