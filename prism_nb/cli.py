@@ -465,7 +465,7 @@ PartOption = Annotated[list[str]|None, typer.Option(
     '--option', metavar='KEY=VALUE', help='Option of a part, such as epsilon=-0.05; may be repeated.')]
 DtypeOption = Annotated[str|None, typer.Option(
     help='How pixels are stored: ' + ', '.join(STORAGES) + '; float16 takes half the bytes of float32, uint8 a '
-         "quarter, h264 files a small part, with a loss; default: the method's.")]
+         "quarter, h264 and mosaic a small part, with a loss; default: the method's.")]
 ShardsOption = Annotated[int|None, typer.Option(
     help='With ray: number of shards, groups of classes that are condensed at the same time; default: as many as '
          'the cluster can run. An interrupted run resumes with the same number.')]

@@ -4,15 +4,15 @@
 
 # %% auto #0
 __all__ = ['DTYPES', 'Indices', 'RANGES', 'LABEL_LOGITS', 'VERSIONS', 'FLOAT32_VERSION', 'DTYPES_VERSION', 'SOFT_VERSION',
-           'quantize', 'dequantize', 'resolve_indices', 'StoredTensors', 'move_tensors', 'cast_pixels', 'store_as',
-           'SyntheticDataset', 'format_version', 'unpack', 'read_set', 'CondensedSet', 'concatenate']
+           'quantize', 'dequantize', 'resolve_indices', 'StoredTensors', 'move_tensors', 'cast_pixels',
+           'SyntheticDataset', 'SetWithoutKeyFrames', 'format_version', 'unpack', 'read_set', 'CondensedSet',
+           'concatenate']
 
 # %% ../nbs/04_condensed.ipynb #0493966a
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
-from operator import index
+from operator import index, methodcaller
 from pathlib import Path
 from typing import ClassVar, Self, SupportsIndex
 
@@ -128,11 +128,7 @@ def cast_pixels(condensed: StoredTensors, dtype: torch.dtype) -> None:
         else: stored = pixels.to(dtype)
         setattr(condensed, name, stored)
 
-def store_as(dtype: torch.dtype, condensed: StoredTensors) -> StoredTensors: # a copy
-    "Store the pixels of a set as another type; each of `DTYPES` is registered in `STORAGES`."
-    return condensed.to(dtype)
-
-for name, dtype in DTYPES.items(): STORAGES.register(name, partial(store_as, dtype))
+for name, dtype in DTYPES.items(): STORAGES.register(name, methodcaller('to', dtype))
 
 # %% ../nbs/04_condensed.ipynb #806ccab6
 VERSIONS = FLOAT32_VERSION, DTYPES_VERSION, SOFT_VERSION = 1, 2, 3   # of the file format, see `format_version`
@@ -187,6 +183,14 @@ class SyntheticDataset(StoredTensors, Dataset):
     def load(cls, path: str|Path) -> 'SyntheticDataset': # of the type that was saved
         "Read a set; raise `PrismError` naming the file if it is not a condensed set, or damaged."
         return read_set(path)
+
+# %% ../nbs/04_condensed.ipynb #cnd00051
+class SetWithoutKeyFrames(SyntheticDataset):
+    "A set whose dense frames are all computed from what it stores, such as tiles or coded files."
+    @property
+    def key_frames(self) -> Tensor: # (N,T) bool
+        "Mask of the dense frames that are stored as they are: none."
+        return torch.zeros(len(self), self.num_frames, dtype=torch.bool)
 
 # %% ../nbs/04_condensed.ipynb #20f74a96
 def format_version(condensed: SyntheticDataset) -> int:

@@ -18,7 +18,7 @@ from av.error import FFmpegError
 from av.video.reformatter import VideoReformatter
 from torch import Tensor
 
-from ..condensed import DTYPES, CondensedSet, SyntheticDataset
+from ..condensed import DTYPES, CondensedSet, SetWithoutKeyFrames, SyntheticDataset
 from ..core.errors import PrismError, check_choice
 from ..core.registry import METHODS, PARAMETERIZATIONS, SET_TYPES, STORAGES
 from ..data.clips import denormalise, normalise
@@ -85,7 +85,7 @@ def decode_clip(data: bytes) -> np.ndarray: # (T,H,W,3) uint8
 # %% ../../nbs/methods/coded.ipynb #cod00016
 @SET_TYPES.register('CodedSet')
 @dataclass
-class CodedSet(SyntheticDataset):
+class CodedSet(SetWithoutKeyFrames):
     "Videos as H.264 files."
     files: Tensor           # (bytes,) uint8, all files, one after the other
     lengths: Tensor         # (N,) int64, bytes of each file
@@ -94,11 +94,6 @@ class CodedSet(SyntheticDataset):
     class_names: list[str]  # a label is an index here
     metadata: dict          # provenance; JSON
     TENSOR_FIELDS = dict(files='files', lengths='lengths', labels='labels')
-
-    @property
-    def key_frames(self) -> Tensor: # (N,T) bool
-        "Mask of the dense frames that are stored as they are: none."
-        return torch.zeros(len(self), self.num_frames, dtype=torch.bool)
 
     def dense(self, indices: Tensor) -> Tensor: # (n,) int64 → (n,T,3,H,W)
         "Decode the files at these indices."

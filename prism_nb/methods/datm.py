@@ -96,9 +96,9 @@ def initial_logits(
 ) -> Tensor:           # (N,C)
     "Compute the logits that the labels of a run start from."
     objective, recipe, labels = condenser.targets.objective, condenser.recipe, condenser.video_labels()
-    epoch = objective.options.max_start_epoch - 1 + objective.options.target_epochs
     def logits(videos, of_videos):
-        return average_correct(expert_logits(objective.networks, epoch, videos), of_videos.to(videos.device))
+        of_experts = expert_logits(objective.networks, objective.options.last_epoch, videos)
+        return average_correct(of_experts, of_videos.to(videos.device))
     with torch.no_grad(): videos = condenser.parameters.sample(seeded_generator(condenser.seed, 'movement'))
     found, known = logits(videos, labels)
     for label in labels[~known.cpu()].unique().tolist():
@@ -116,11 +116,7 @@ class DATM(TrajectoryMatching):
     title = 'DATM'
     Options = DATMOptions
     options: DATMOptions
-
-    def make_networks(self, targets: Any) -> Trajectories:
-        "Make what draws the start and the goal of each iteration."
-        self.networks = WindowedTrajectories(targets, self.options)
-        return self.networks
+    networks_type = WindowedTrajectories
 
     def prepare(self, condenser: Any) -> None: # a `condensation.Condenser`, whose videos have been made
         "Compute the labels that a run starts from, with experts that are trained if they are missing."

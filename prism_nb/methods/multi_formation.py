@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, interpolate
 
-from ..condensed import SyntheticDataset
+from ..condensed import SetWithoutKeyFrames, SyntheticDataset
 from ..core.errors import PrismError, check_min
 from ..core.process import get_device
 from ..core.registry import METHODS, PARAMETERIZATIONS, SET_TYPES
@@ -44,7 +44,7 @@ def enlarge(
 # %% ../../nbs/methods/multi_formation.ipynb #mfn00011
 @SET_TYPES.register('TileSet')
 @dataclass
-class TileSet(SyntheticDataset):
+class TileSet(SetWithoutKeyFrames):
     "Videos below full resolution, which are enlarged bilinearly."
     tiles: Tensor           # (N,T,3,h,w)
     factor: Tensor          # (1,) int32, f; dense videos have f·h × f·w pixels
@@ -54,11 +54,6 @@ class TileSet(SyntheticDataset):
     metadata: dict          # provenance; JSON
     TENSOR_FIELDS = dict(tiles='tiles', factor='factor', labels='labels')
     PIXEL_FIELDS = ('tiles',)
-
-    @property
-    def key_frames(self) -> Tensor: # (N,T) bool
-        "Mask of the dense frames that are stored as they are: none."
-        return torch.zeros(len(self), self.num_frames, dtype=torch.bool)
 
     def dense(self, indices: Tensor) -> Tensor: # (n,) int64 → (n,T,3,H,W)
         "Enlarge the tiles at these indices."

@@ -16,7 +16,7 @@ from torch.nn.functional import conv2d, pad
 
 from ..checkpoint import delete_checkpoints
 from ..condensation import Condenser
-from ..condensed import SyntheticDataset
+from ..condensed import SetWithoutKeyFrames, SyntheticDataset
 from ..core.errors import check_choice, check_min
 from ..core.files import cached_tensor
 from ..core.paths import data_dir
@@ -53,7 +53,7 @@ def hallucinate(
 # %% ../../nbs/methods/static_dynamic.ipynb #08a90da1
 @SET_TYPES.register('StaticDynamicSet')
 @dataclass
-class StaticDynamicSet(SyntheticDataset):
+class StaticDynamicSet(SetWithoutKeyFrames):
     "Static frames, dynamic memories and a hallucinator; each video has one dense variant per pair of the two."
     static: Tensor          # (N,S,3,H,W)
     dynamic: Tensor         # (N,D,T,H,W)
@@ -71,11 +71,6 @@ class StaticDynamicSet(SyntheticDataset):
 
     @property
     def labels(self) -> Tensor: return self.label.repeat_interleave(self.num_variants)   # of the dense videos
-
-    @property
-    def key_frames(self) -> Tensor: # (N·pairs,T) bool
-        "Mask of the dense frames that are stored as they are: none."
-        return torch.zeros(len(self), self.num_frames, dtype=torch.bool)
 
     def dense(self, indices: Tensor) -> Tensor: # (n,) int64 → (n,T,3,H,W)
         "Compute dense videos, of which each stored video has all its pairs, one after the other."

@@ -90,9 +90,12 @@ class TrajectoryOptions(ExpertOptions):
         super().__post_init__()
         least = dict(max_start_epoch=1, target_epochs=1, syn_steps=1, syn_batch=1, syn_lr=MIN_LR)
         for name, minimum in least.items(): check_min(name, getattr(self, name), minimum)
-        if self.max_start_epoch - 1 + self.target_epochs > self.expert_epochs:
+        if self.last_epoch > self.expert_epochs:
             raise PrismError(f'max_start_epoch is {self.max_start_epoch}, but with target_epochs={self.target_epochs} '
                              f'must be at most {self.expert_epochs + 1 - self.target_epochs}')
+
+    @property
+    def last_epoch(self) -> int: return self.max_start_epoch - 1 + self.target_epochs   # of an expert that is matched
 
 MIN_LR = .001   # below which α does not fall
 
@@ -122,6 +125,7 @@ class TrajectoryMatching(Objective):
     options: TrajectoryOptions
     joint, splittable = True, False
     real_passes, video_passes = 0., 6.
+    networks_type: type[Trajectories] = Trajectories
 
     def __init__(self, options: TrajectoryOptions|None = None):
         super().__init__(options)
@@ -129,7 +133,7 @@ class TrajectoryMatching(Objective):
 
     def make_networks(self, targets: Any) -> Trajectories:
         "Make what draws the start and the goal of each iteration; experts are trained when they are first drawn."
-        self.networks = Trajectories(targets, self.options)
+        self.networks = self.networks_type(targets, self.options)
         return self.networks
 
     def param_groups(self) -> list[dict]:

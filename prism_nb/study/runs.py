@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['CHOSEN', 'load_clips', 'load_index', 'clips_cache', 'load_clips_once', 'Run', 'tuned_settings', 'with_learning_rates',
            'rate_source', 'full_data_config', 'workload', 'protocol_key', 'found_protocol', 'resolve_protocol',
-           'with_equal_steps', 'resolve_training', 'resolve_recipe', 'make_runs', 'is_builtin', 'by_protocol',
-           'split_protocols', 'join_protocols', 'describe_length', 'describe_training', 'protocol_source',
-           'run_from_dict', 'num_steps', 'num_training_videos']
+           'with_equal_steps', 'with_protocol', 'resolve_training', 'resolve_recipe', 'make_runs', 'is_builtin',
+           'by_protocol', 'split_protocols', 'join_protocols', 'describe_length', 'describe_training',
+           'protocol_source', 'run_from_dict', 'num_steps', 'num_training_videos']
 
 # %% ../../nbs/study/runs.ipynb #i02c9cda
 from collections.abc import Callable, Iterable, Iterator
@@ -207,8 +207,11 @@ def resolve_protocol(config: StudyConfig, method: str, vpc: int, network: str) -
 def with_equal_steps(config: StudyConfig, vpc: int, classes: int) -> StudyConfig:
     "Let a network take as many steps on any set, and on all training clips, as on a set with `vpc` videos per class."
     at = config.for_vpc(vpc)
-    steps = at.training.num_steps(vpc*classes)
-    return replace(at, full_training=at.training, protocol=at.protocol | dict(steps=steps))
+    return with_protocol(at, steps=at.training.num_steps(vpc*classes))
+
+def with_protocol(config: StudyConfig, **protocol) -> StudyConfig: # steps, augmentation
+    "Let networks train on any set, and on all training clips, by a protocol and otherwise alike."
+    return replace(config, full_training=config.training, protocol=config.protocol | protocol)
 
 def resolve_training(config: StudyConfig, network: str) -> StudyConfig:
     "Let the evaluated networks compute in the precision of the study."

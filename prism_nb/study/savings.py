@@ -11,8 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..core.rng import seeded_generator
-from .intervals import curve_accuracies
+from .intervals import curve_accuracies, resample_curve
 
 AFFECTS_RESULTS = False
 
@@ -70,15 +69,12 @@ def saving(
 ) -> Saving:   # nan where no accuracy is on both curves, or there are less than two seeds
     "Compute which part of the reference's cost a method needs for the same accuracy."
     both = curve_accuracies(curve.points + reference.points)   # (seeds,networks,points), of shared seeds
-    seeds, networks, _ = both.shape
+    seeds = len(both)
     costs, reference_costs = np.array(curve.costs, float), np.array(reference.costs, float)
     def ratio(means):
         return cost_ratio(costs, means[:len(costs)], reference_costs, means[len(costs):])
     if seeds < 2: return Saving(ratio(both.mean((0, 1))) if seeds else math.nan, math.nan, math.nan)
-    generator = np.random.default_rng(seeded_generator('savings', seeds, networks).initial_seed())
-    drawn_seeds = generator.integers(seeds, size=(resamples, seeds, 1))
-    drawn_networks = generator.integers(networks, size=(resamples, seeds, networks))
-    ratios = [ratio(means) for means in both[drawn_seeds, drawn_networks].mean((1, 2))]
+    ratios = [ratio(means) for means in resample_curve(both, resamples, 'savings')]
     low, high = np.nanquantile(ratios, (.025, .975)) if not np.isnan(ratios).all() else (math.nan, math.nan)
     return Saving(ratio(both.mean((0, 1))), float(low), float(high))
 
