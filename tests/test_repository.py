@@ -157,15 +157,25 @@ def test_the_environment_holds_settings_only():
 def test_it_was_decided_whether_a_change_of_the_code_changes_numbers():
     code = source_hash("prism_nb.condensation", "prism_nb.evaluation", *part_modules())
     decision = "if numbers change, raise NUMBERS in nbs/study/records.ipynb; in any case write the new hash here"
-    assert (NUMBERS, code) == (1, "e5b4ac3372eb6eac"), decision
+    assert (NUMBERS, code) == (1, "b9e8d6039cf0219c"), decision
+
+
+def imported_by(module):
+    return set(subprocess.run([sys.executable, "-c", f"import sys, {module}; print(*sys.modules)"],
+                              capture_output=True, text=True, check=True, cwd=ROOT).stdout.split())
 
 
 def test_a_command_starts_without_what_only_pages_need():
-    slow = {"nbformat", "nbconvert", "papermill", "jsonschema", "jupyter_client"}
-    loaded = subprocess.run([sys.executable, "-c", "import sys, prism_nb.cli; print(*sys.modules)"],
-                            capture_output=True, text=True, check=True, cwd=ROOT).stdout.split()
+    loaded = imported_by("prism_nb.cli")
     assert "prism_nb.report.front" in loaded
-    assert not slow & set(loaded)
+    assert not {"nbformat", "nbconvert", "papermill", "jsonschema", "jupyter_client", "IPython", "statsmodels",
+                "scipy.stats"} & loaded
+
+
+def test_a_worker_starts_without_what_only_verdicts_and_figures_need():
+    loaded = imported_by("prism_nb.study.runner")
+    assert "prism_nb.study.verdicts" in loaded
+    assert not {"IPython", "statsmodels", "scipy.stats", "matplotlib"} & loaded
 
 
 def test_nothing_says_where_it_was_made():

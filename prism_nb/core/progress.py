@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from tqdm.auto import tqdm as auto_bar
-from tqdm.notebook import tqdm_notebook as notebook_bar
 from tqdm.std import tqdm as text_bar
 
 AFFECTS_RESULTS = False   # see `core.source.import_closure`
@@ -38,7 +37,8 @@ def iterate_with_callback(iterable: Iterable, callback: Callable[[], object]) ->
 def is_log() -> bool:
     "Tell whether bars are written to a log: `PRISM_PROGRESS` is `text`, or stderr is no terminal, outside a notebook."
     if os.environ.get('PRISM_PROGRESS') == 'text': return True
-    return not issubclass(auto_bar, notebook_bar) and not sys.stderr.isatty()
+    in_notebook = any(kind.__module__ == 'tqdm.notebook' for kind in auto_bar.__mro__)   # importing that takes long
+    return not in_notebook and not sys.stderr.isatty()
 
 # %% ../../nbs/core/progress.ipynb #a7bd6f7b
 def progress_bar(

@@ -4,11 +4,12 @@
 
 # %% auto #0
 __all__ = ['VERSION', 'FINGERPRINT', 'FRAMES', 'FPS', 'WIDTH', 'HEIGHT', 'SCENES', 'CLASSES', 'DISTANCES', 'MOTIONS',
-           'MAX_OFFSET', 'AXIS', 'Y', 'X', 'MOTIONSHAPES', 'PRESETS', 'LICENCE_GENERATED', 'FACTORS', 'numpy_rng',
-           'constant_distance', 'traverse', 'accelerate', 'oscillate', 'no_turn', 'reverse_direction', 'jump', 'rotate',
-           'swing', 'direction', 'trajectory', 'signed_distance', 'mask', 'texture', 'hue_offset', 'background',
-           'rms_deviation', 'Variant', 'content_of_class', 'ground_truth', 'render_clip', 'list_clips', 'write_clip',
-           'write_split_lists', 'write_dataset', 'is_complete', 'replace_dataset', 'generate']
+           'MAX_OFFSET', 'AXIS', 'Y', 'X', 'MOTIONSHAPES', 'PRESETS', 'FEW_CLIPS', 'LICENCE_GENERATED', 'FACTORS',
+           'numpy_rng', 'constant_distance', 'traverse', 'accelerate', 'oscillate', 'no_turn', 'reverse_direction',
+           'jump', 'rotate', 'swing', 'direction', 'trajectory', 'signed_distance', 'mask', 'texture', 'hue_offset',
+           'background', 'rms_deviation', 'Variant', 'content_of_class', 'ground_truth', 'render_clip', 'list_clips',
+           'write_clip', 'write_split_lists', 'write_dataset', 'is_complete', 'default_workers', 'replace_dataset',
+           'generate']
 
 # %% ../../nbs/data/motionshapes.ipynb #c17b5e02
 import json
@@ -382,6 +383,14 @@ def is_complete(
     return found == description and all((root/'videos'/file).is_file() for *_, file in entries)
 
 # %% ../../nbs/data/motionshapes.ipynb #8d472054
+FEW_CLIPS = 500   # written in the time that worker processes take to start
+
+def default_workers(description: dict, variant: Variant) -> int:
+    "Return one process per core, or one for few clips."
+    num_clips = len(list_clips(description['groups'], description['clips_per_group'], variant))
+    return 1 if num_clips < FEW_CLIPS else os.cpu_count() or 1
+
+# %% ../../nbs/data/motionshapes.ipynb #msh00091
 def replace_dataset(root: Path, description: dict, workers: int, variant: Variant = MOTIONSHAPES) -> None:
     "Write a data set into a temporary folder, then move it to `root`."
     root.parent.mkdir(parents=True, exist_ok=True)
@@ -398,7 +407,7 @@ def generate(
     groups: int = 20,          # source videos per class; a quarter of them is for testing
     clips_per_group: int = 4,  # clips of each
     seed: int = 0,             # of all random draws
-    workers: int = 0,          # processes; 0: one per core, 1: this one
+    workers: int = 0,          # processes; 0: one per core, or this one for few clips; 1: this one
     variant: Variant = MOTIONSHAPES
 ) -> Path:                     # `root`
     "Write MotionShapes, or a variant of it, unless it is there."
@@ -412,7 +421,7 @@ def generate(
     if root.exists() and not (root/'motionshapes.json').is_file() and (root.is_file() or any(root.iterdir())):
         raise PrismError(f'{root} exists and is not MotionShapes; it is left as it is')
     try:
-        replace_dataset(root, description, workers or os.cpu_count() or 1, variant)
+        replace_dataset(root, description, workers or default_workers(description, variant), variant)
     except OSError as e:
         raise PrismError(f'cannot write {root}: {e.strerror}') from None
     return root

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pandas as pd
-from scipy.stats import ttest_ind
+import scipy
 
 from ..core.errors import PrismError, WriteError
 from ..core.files import atomic_write, file_lock
@@ -206,6 +206,6 @@ def scatter_of_scores(pairs: pd.DataFrame) -> pd.DataFrame: # pairs: of `compare
     by_method = pairs.assign(largest=pairs.difference.abs()).groupby('method')
     found = by_method.agg(scores=('here', 'size'), equal=('largest', lambda largest: int((largest == 0).sum())),
                           largest_difference=('largest', 'max'), sd_of_scores=('committed', 'std')).reset_index()
-    def p_value(of_method): return ttest_ind(of_method.here, of_method.committed)[1] if of_method.largest.any() else 1.
+    def p_value(d): return scipy.stats.ttest_ind(d.here, d.committed)[1] if d.largest.any() else 1.
     p_values = [float(p_value(of_method)) for _, of_method in by_method]
     return found.assign(p_adjusted=holm(p_values) if p_values else [])

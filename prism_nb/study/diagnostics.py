@@ -10,7 +10,7 @@ __all__ = ['AFFECTS_RESULTS', 'MAX_P', 'MIN_MOVEMENT', 'MAX_FALL', 'MAX_RISE', '
 import math
 from collections.abc import Sequence
 
-from scipy.stats import binomtest
+import scipy
 
 from ..evaluation import Accuracy
 from .convergence import FINISHED, MAX_CHANGE, Convergence, assess_convergence
@@ -24,7 +24,7 @@ def chance_p_value(
     classes: int
 ) -> float:
     "Compute the probability that guessing reaches an accuracy."
-    return float(binomtest(round(top1*clips/100), clips, 1/classes, 'greater').pvalue)
+    return float(scipy.stats.binomtest(round(top1*clips/100), clips, 1/classes, 'greater').pvalue)
 
 # %% ../../nbs/study/diagnostics.ipynb #dgn00009
 MAX_P = .05   # above it an accuracy is at chance

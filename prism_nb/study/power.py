@@ -9,8 +9,7 @@ __all__ = ['AFFECTS_RESULTS', 'POWER', 'LEVEL', 'LARGEST_EFFECT', 'paired_power'
 import math
 from typing import cast
 
-from scipy.optimize import brentq
-from scipy.stats import nct, t
+import scipy  # imports a module of its own when it is used: worker processes use none
 
 AFFECTS_RESULTS = False
 
@@ -26,8 +25,8 @@ def paired_power(
 ) -> float:
     "Compute the probability that a two-sided paired t test finds a difference, and its sign."
     df = (rows - 1)*(seeds - 1)
-    critical = t.ppf(1 - LEVEL/claims/2, df)
-    return float(nct.sf(critical, df, effect*math.sqrt(seeds)))
+    critical = scipy.stats.t.ppf(1 - LEVEL/claims/2, df)
+    return float(scipy.stats.nct.sf(critical, df, effect*math.sqrt(seeds)))
 
 # %% ../../nbs/study/power.ipynb #pow00009
 LARGEST_EFFECT = 100.   # in standard deviations
@@ -42,7 +41,7 @@ def detectable_difference(
     if seeds < 2 or not sd > 0: return math.nan
     def excess(effect): return paired_power(effect, seeds, rows, claims) - POWER
     if excess(LARGEST_EFFECT) < 0: return math.inf
-    return sd*float(cast(float, brentq(excess, 0, LARGEST_EFFECT)))
+    return sd*float(cast(float, scipy.optimize.brentq(excess, 0, LARGEST_EFFECT)))
 
 # %% ../../nbs/study/power.ipynb #pow00015
 def seeds_needed(

@@ -14,8 +14,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from statsmodels.regression.mixed_linear_model import MixedLM, VCSpec
-from statsmodels.tools.sm_exceptions import ConvergenceWarning
 
 from ..core.errors import PrismError
 
@@ -74,6 +72,9 @@ def fit_mixed_model(
     table: pd.DataFrame       # of `accuracy_table`
 ) -> tuple[float, float]:     # variances of sets, and of networks on a set
     "Fit the mixed model; raise `PrismError` with the reason if that fails."
+    from statsmodels.regression.mixed_linear_model import MixedLM, VCSpec  # here, because they take a second
+    from statsmodels.tools.sm_exceptions import ConvergenceWarning
+
     def indicators(column): return [pd.get_dummies(part[column]).to_numpy(float) for _, part in table.groupby('seed')]
     names = {'set': 'row', 'network': 'network'}
     matrices = [indicators(column) for column in names.values()]

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from scipy.stats import t
+import scipy
 
 from ..core.registry import NETWORKS
 from ..recipe import PARTS
@@ -116,16 +116,16 @@ class Difference:
 
     def interval(self) -> tuple[float, float]: # low, high
         "Compute the 95 % interval, without a correction for the number of claims."
-        half = float(t.ppf(1 - LEVEL/2, self.df))*self.standard_error if self.is_known else math.inf
+        half = float(scipy.stats.t.ppf(1 - LEVEL/2, self.df))*self.standard_error if self.is_known else math.inf
         return self.mean - half, self.mean + half
 
     def p_difference(self) -> float:
         "Compute the two-sided p value of no difference."
-        return float(2*t.sf(abs(self.mean)/self.standard_error, self.df))
+        return float(2*scipy.stats.t.sf(abs(self.mean)/self.standard_error, self.df))
 
     def p_equivalence(self, margin: float) -> float:
         "Compute the p value of a difference as large as a margin: the larger of two one-sided tests."
-        return float(t.sf((margin - abs(self.mean))/self.standard_error, self.df))
+        return float(scipy.stats.t.sf((margin - abs(self.mean))/self.standard_error, self.df))
 
 # %% ../../nbs/study/verdicts.ipynb #vdc000b5
 def measure_difference(

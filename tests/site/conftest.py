@@ -38,6 +38,12 @@ def browser():
         browser.close()
 
 
+@pytest.fixture(scope="session")
+def looks():
+    """Looks of texts, light and dark, whose contrast has been checked."""
+    return set()
+
+
 class Visit:
     """A page in a browser that records its requests and its messages."""
     def __init__(self, browser, url, width, scheme="light"):

@@ -23,6 +23,16 @@ def soup(page):
     return BeautifulSoup((SITE / page).read_text(encoding="utf-8"), "html.parser")
 
 
+@cache
+def anchors(page):
+    return {tag["id"] for tag in soup(page).find_all(id=True)}
+
+
+@cache
+def is_file(path):
+    return path.is_file()
+
+
 def test_the_site_is_there():
     assert EXPECTED - {*PAGES} == set()
 
@@ -37,10 +47,10 @@ def test_links_and_anchors_resolve_and_none_leads_elsewhere(page):
             assert not parts.scheme, f"an address elsewhere: {link}"
             assert not parts.netloc, f"an address elsewhere: {link}"
             target = (SITE / page).parent / unquote(parts.path) if parts.path else SITE / page
-            assert target.resolve().is_file(), f"nothing at {link}"
+            assert is_file(target.resolve()), f"nothing at {link}"
             if parts.fragment and target.suffix == ".html" and link != "#":
-                other = soup(str(target.resolve().relative_to(SITE.resolve())))
-                assert other.find(id=unquote(parts.fragment)), f"no anchor {link}"
+                other = anchors(str(target.resolve().relative_to(SITE.resolve())))
+                assert unquote(parts.fragment) in other, f"no anchor {link}"
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -58,38 +68,44 @@ COLOURS = {"runOnly": ["color-contrast"]}                         # what dark mo
 OTHERS = {"rules": {"color-contrast": {"enabled": False}}}        # colours are the same at every width
 
 
-# Of thousands of coloured words, which axe looks at one by one, those that look the same, light and dark, are one case.
+# Of the texts that look the same, light and dark, axe looks at one: the first, on whatever page it is.
 REMEMBER_LOOK = """() => {
+    const stacks = new Map([[null, '']]);
     const backgrounds = element => {
-        const found = [];
-        for (; element; element = element.parentElement) {
+        if (!stacks.has(element)) {
             const style = getComputedStyle(element);
-            found.push(style.backgroundColor, style.backgroundImage, style.opacity);
+            const own = [style.backgroundColor, style.backgroundImage, style.opacity].join();
+            const behind = backgrounds(element.parentElement);
+            stacks.set(element, own === 'rgba(0, 0, 0, 0),none,1' ? behind : own + ' over ' + behind);
         }
-        return found;
+        return stacks.get(element);
     };
-    for (const element of document.querySelectorAll('pre span, td, th')) {
-        if (element.children.length || !element.textContent.trim() || !element.checkVisibility()) continue;
+    const isText = element => element.matches('input, select, textarea')
+        || [...element.childNodes].some(node => node.nodeType === Node.TEXT_NODE && node.data.trim());
+    for (const element of document.body.querySelectorAll('*')) {
+        if (!isText(element) || !element.checkVisibility()) continue;
         const style = getComputedStyle(element);
-        const look = [style.color, style.fontSize, style.fontWeight, style.textShadow, ...backgrounds(element)];
-        (element.looks ??= []).push(...look);
+        const look = [style.color, style.fontSize, style.fontWeight, style.textShadow, backgrounds(element)];
+        (element.looks ??= []).push(look.join());
     }
 }"""
-REMOVE_REPEATED = """() => {
-    const seen = new Set(), repeated = [];
-    for (const element of document.querySelectorAll('pre span, td, th')) {
+MARK_NEW = """seen => {
+    const known = new Set(seen), found = [];
+    for (const element of document.body.querySelectorAll('*')) {
         const look = element.looks?.join();
-        if (look && seen.has(look)) repeated.push(element);
-        seen.add(look);
+        if (!look || known.has(look)) continue;
+        known.add(look);
+        found.push(look);
+        element.setAttribute('data-new-look', '');
     }
-    for (const element of repeated) element.remove();
+    return found;
 }"""
 
 
-def serious(page, options):
-    """The violations found by axe that keep people out."""
+def serious(page, options, within=None):
+    """The violations found by axe that keep people out; `within`: a selector of what is looked at."""
     settings = {"resultTypes": ["violations"], **options}
-    violations = Axe().run(page, options=settings).response["violations"]
+    violations = Axe().run(page, within, settings).response["violations"]
     lines = []
     for violation in violations:
         if violation["impact"] in ("serious", "critical"):
@@ -101,7 +117,7 @@ def serious(page, options):
 @browser_needed
 @pytest.mark.parametrize("width", (WIDE, NARROW))
 @pytest.mark.parametrize("page", PAGES)
-def test_a_page_in_a_browser(page, width, visit, address):
+def test_a_page_in_a_browser(page, width, visit, address, looks):
     with visit(f"{address}/{page}", width) as visited:
         view = visited.page
         assert not [url for url in visited.requests if not url.startswith((address, "data:", "blob:"))]
@@ -114,25 +130,27 @@ def test_a_page_in_a_browser(page, width, visit, address):
         assert written == typeset
         assert not wrong
         assert not visited.messages
-        picture = page.replace("/", "-")[:-5] + ".png"
+        picture = page.replace("/", "-")[:-5] + ".jpg"
         view.screenshot(path=SCREENS / str(width) / picture, full_page=True)
         assert serious(view, OTHERS) == ""
         if width == WIDE:
-            check_colours(view, SCREENS / "dark" / picture)
+            check_colours(view, SCREENS / "dark" / picture, looks)
 
 
-def check_colours(view, picture):
-    """Check the colours of a page as it is, and in the dark, where it is photographed."""
+def check_colours(view, picture, looks):
+    """Check the colours of a page in the dark, where it is photographed, and as it is; add what is new to `looks`."""
     view.evaluate(REMEMBER_LOOK)
     view.emulate_media(color_scheme="dark")
     view.evaluate(REMEMBER_LOOK)
     assert view.evaluate(BACKGROUND) not in WHITE
     view.screenshot(path=picture)
-    view.evaluate(REMOVE_REPEATED)
-    assert serious(view, COLOURS) == ""
+    new = view.evaluate(MARK_NEW, [*looks])
+    dark = serious(view, COLOURS, "[data-new-look]") if new else ""
     view.emulate_media(color_scheme="light")
     assert view.evaluate(BACKGROUND) in WHITE
-    assert serious(view, COLOURS) == ""
+    light = serious(view, COLOURS, "[data-new-look]") if new else ""
+    assert (dark, light) == ("", "")
+    looks.update(new)
 
 
 @browser_needed
