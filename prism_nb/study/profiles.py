@@ -87,8 +87,8 @@ SMOKE = StudyConfig(
     '', *INPUT_8x48, SMOKE_DEFAULTS,
     method_overrides=dict(dm=dict(lr=20.), wang=wang_rates(10., 10., 3, 1e-4), prism=dict(lr=20.)),
     training=TrainConfig(epochs=4, width=.125), num_seeds=2, num_eval=1, held_out_points=2, held_out_networks=4,
-    full_training=TrainConfig(epochs=1, batch=32, width=.125), rates_are_guesses=True,
-    protocols={'1': {'prism minic3d': dict(augmentation='video', steps=5)}})   # so that tables have both
+    full_training=TrainConfig(epochs=2, batch=32, width=.125), rates_are_guesses=True,
+    protocols={'1': {'prism minic3d': dict(augmentation='video', steps=9)}})   # so that tables have both
 SMOKE_PROFILE = {'motionshapes': replace(SMOKE, dataset='motionshapes-smoke'), DEFAULT: SMOKE,
                  'motionshapes-crossed': replace(SMOKE, dataset='motionshapes-crossed-smoke')}
 
