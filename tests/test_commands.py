@@ -15,7 +15,7 @@ from prism_nb.study.records import read_record
 from prism_nb.study.runs import CHOSEN, make_runs
 
 TITLES = ["Random", "Herding", "K-Center", "DM", "DM + Wang et al.", "DM + PRISM", "Whole Dataset"]
-REAL_CLIPS = ["Random, uint8", "Random, tiles", "Random, H.264", "Whole Dataset, 8 steps"]
+REAL_CLIPS = ["Random, uint8", "Random, tiles", "Random, H.264", "Whole Dataset, 4 steps"]
 
 
 def run_study(reports):
