@@ -60,8 +60,7 @@ from .data import datasets, folders, lists, parts, verify
 from .data.video import ClipSampling, ResizeCrop
 from .evaluation import evaluate
 from .networks import PRECISIONS
-from .report import card, export, front, papermill, tables, views
-from .report.figures import frame_strip, save_figure, save_video_grid
+from .report import card, export, front, papermill, tables
 
 # %% ../nbs/13_cli.ipynb #cli00100
 from prism_nb.study import (
@@ -604,11 +603,12 @@ def with_geometry(config: profiles.StudyConfig, condensed: SyntheticDataset) -> 
 @app.command('show')
 def show_command(condensed: CondensedArgument, out: OutOption):
     "Draw a condensed set with its key frames marked: as strips of frames (.png), or as an animation (.gif)."
+    from prism_nb.report import figures  # here, as in the commands below, since Matplotlib takes a second
     check_choice('the suffix of --out', out.suffix, ('.png', '.gif'))
     source = load_condensed(condensed)
     videos, names = source.videos(), [source.class_names[label] for label in source.labels]
-    if out.suffix == '.gif': save_video_grid(videos, names, source.key_frames, out)
-    else: save_figure(frame_strip(videos, names, source.key_frames), out)
+    if out.suffix == '.gif': figures.save_video_grid(videos, names, source.key_frames, out)
+    else: figures.save_figure(figures.frame_strip(videos, names, source.key_frames), out)
     print(out)
 
 # %% ../nbs/13_cli.ipynb #401fa6bf
@@ -651,6 +651,7 @@ def search_each(search: Callable[[str, executor.Executor], pd.DataFrame], names:
 
 def write_search(found: list[pd.DataFrame], plot: Callable[[pd.DataFrame], Any], path: Path) -> None:
     "Write what searches have tried, and its picture beside it; nothing, if there were none."
+    from prism_nb.report.figures import save_figure
     if not found: return
     table = pd.concat(found, ignore_index=True)
     tables.write_csv(table, path)
@@ -666,6 +667,7 @@ def tune_command(
     workers: WorkersOption = 0, yes: YesOption = False, out: FolderOption = '',
 ):
     "Choose learning rates, and with `auto` the training of networks, on validation; resumes if it was stopped."
+    from prism_nb.report import views
     names = split_methods(methods)
     check_min('seeds', seeds, 1)
     def study() -> profiles.StudyConfig:   # with what is remembered by then

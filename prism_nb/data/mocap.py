@@ -21,7 +21,7 @@ from typing import cast
 import cv2
 import numpy as np
 import pandas as pd
-from scipy.spatial.transform import Rotation
+import scipy  # imports its modules when they are used
 from tqdm.std import tqdm
 
 from ..core.errors import PrismError
@@ -146,7 +146,8 @@ def joint_positions(
     "Compute the position of every joint in every frame."
     frames = len(recording.values)
     positions = np.zeros((frames, len(recording.joints), 3))
-    rotations: list[Rotation] = []
+    Rotation = scipy.spatial.transform.Rotation
+    rotations: list = []
     for j, (joint, values) in enumerate(zip(recording.joints, channel_values(recording))):
         local = [values.get(f'{axis}position', np.full(frames, joint.offset[i])) for i, axis in enumerate('XYZ')]
         positions[:, j] = np.stack(local, 1)

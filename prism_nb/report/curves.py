@@ -10,8 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from .figures import plot_accuracy_vs_steps, plot_accuracy_vs_storage
-from .html import figure_html
+from .figures import figure_html, plot_accuracy_vs_steps, plot_accuracy_vs_storage
 
 # %% ../../nbs/report/curves.ipynb #crv00005
 BYTES_NOTE = 'Top-1 against what a set takes: condensed videos, and real clips in the same bytes.'

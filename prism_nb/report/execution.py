@@ -4,16 +4,20 @@
 
 # %% auto #0
 __all__ = ['notebook_parameters', 'strip_notebook', 'keep_keys', 'strip_code_cell', 'sections', 'fold', 'render_html',
-           'kernel_settings', 'unwrap_kernel_error', 'execute']
+           'kernel_settings', 'unwrap_kernel_error', 'execute', 'execute_code']
 
 # %% ../../nbs/report/execution.ipynb #exe00003
 import html
+import io
 import os
 import re
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
+from typing import Any, cast
+
+cast(Any, sys.modules).setdefault('rfc3987_syntax', None)   # jsonschema's check of IRIs takes 3 s to import
 
 import nbformat
 from nbconvert import HTMLExporter
@@ -29,7 +33,6 @@ from ..core.process import environment
 from ..core.registry import loaded_plugins
 from .html import HTML_TEMPLATE
 from ..study.estimate import TooLongError
-from ..study.plan import PlanError
 
 # %% ../../nbs/report/execution.ipynb #exe00006
 def notebook_parameters(source: Path) -> set[str]: # names
@@ -106,7 +109,7 @@ def kernel_settings() -> Iterator[None]:
 def unwrap_kernel_error(error: PapermillExecutionError) -> BaseException:
     "Convert papermill's error to the exception that was raised in the kernel; one of another type to a `PrismError`."
     if error.ename == 'KeyboardInterrupt': return KeyboardInterrupt()
-    for kind in (PrismError, WriteError, TooLongError, PlanError):
+    for kind in (PrismError, WriteError, TooLongError):
         if error.ename == kind.__name__: return kind(error.evalue)
     return PrismError(f'{error.ename}: {error.evalue}')
 
@@ -124,3 +127,12 @@ def execute(source: Path, target: Path, parameters: dict, title: str) -> None:
         nbformat.write(nb, temporary)
     with atomic_write(target.with_suffix('.html')) as temporary:
         temporary.write_text(render_html(nb, f'{title} · PRISM'), encoding='utf-8')
+
+# %% ../../nbs/report/execution.ipynb #pmx00011
+def execute_code(source: Path, parameters: dict) -> None:
+    "Execute the code of a notebook in this process; its first error is raised."
+    names: dict = dict(__name__=source.stem)
+    for cell in nbformat.read(source, 4).cells:
+        if cell.cell_type != 'code': continue
+        with redirect_stdout(io.StringIO()): exec(cell.source, names)
+        if 'parameters' in cell.metadata.get('tags', []): names |= parameters

@@ -6,10 +6,14 @@
 __all__ = ['KEY_COLOUR', 'INTERPOLATED_COLOUR', 'RED', 'BLUE', 'STYLE', 'LINE_STYLES', 'VERDICT_STYLE', 'figure_style',
            'frame_strip', 'draw_frame', 'insertion_timeline', 'inserted_frames', 'plot_accuracy_vs_storage',
            'plot_grid', 'plot_accuracy_vs_steps', 'plot_curves', 'draw_curve', 'optical_flow', 'flow_to_rgb',
-           'flow_legend', 'compare_flow', 'save_figure', 'save_animation', 'save_video_grid', 'save_growth_animation',
-           'growth_figure', 'highlight_frames', 'plot_forest', 'interval_halves', 'largest_value']
+           'flow_legend', 'compare_flow', 'save_figure', 'figure_html', 'save_animation', 'save_video_grid',
+           'save_growth_animation', 'growth_figure', 'highlight_frames', 'plot_forest', 'interval_halves',
+           'largest_value']
 
 # %% ../../nbs/report/figures.ipynb #921d3ac9
+import base64
+import html
+import io
 import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -285,6 +289,18 @@ def save_figure(
     "Write a figure atomically and close it."
     with atomic_write(path) as temporary: fig.savefig(temporary, bbox_inches='tight')
     plt.close(fig)
+
+# %% ../../nbs/report/figures.ipynb #cb7b35b3
+def figure_html(
+    fig: Figure,   # is closed
+    alt: str       # describes it to a reader who cannot see it
+) -> str:          # HTML
+    "Convert a figure to an image that a page contains, and close it."
+    buffer = io.BytesIO()
+    fig.savefig(buffer, format='png', bbox_inches='tight')
+    plt.close(fig)
+    content = base64.b64encode(buffer.getvalue()).decode()
+    return f'<img alt="{html.escape(alt)}" src="data:image/png;base64,{content}">'
 
 # %% ../../nbs/report/figures.ipynb #515090dd
 def save_animation(

@@ -32,7 +32,6 @@ from ..core.registry import METHODS
 from ..core.rng import stable_hash
 from ..data.datasets import get_dataset
 from ..data.motionshapes import FINGERPRINT, VERSION
-from .curves import curves_html
 from .html import HTML_TEMPLATE, html_table
 from prism_nb.report.papermill import (
     MAIN_METHODS,
@@ -42,7 +41,6 @@ from prism_nb.report.papermill import (
     archive_of,
     count_failed_runs,
     default_tables,
-    execute_page,
     records_of,
     report_dir,
     resolve_data_root,
@@ -51,7 +49,6 @@ from prism_nb.report.papermill import (
     table_parameters,
     takes,
 )
-from .scope import EXPERIENCE, compute_spent, scope_html
 from prism_nb.report.tables import (
     CLAIM_COLUMNS,
     VERDICT_MARKS,
@@ -161,6 +158,8 @@ def index_body(
     folder: Path   # of reports
 ) -> str:          # HTML
     "Write the body of the front page of a report folder."
+    from prism_nb.report.curves import curves_html  # here, since Matplotlib takes a second
+    from prism_nb.report.scope import EXPERIENCE, compute_spent, scope_html
     intro = f'Every table of this report at a glance: profile and data “{folder.name}”.'
     parts = ['<h1>PRISM, reproduced</h1>', f'<blockquote>{intro}</blockquote>']
     tables, claims = available_tables(folder), collect_claims(folder)
@@ -392,13 +391,13 @@ def run_study(
 
 # %% ../../nbs/report/front.ipynb #frt00032
 def plan_page(page: Page) -> str: # '': it needs no runs
-    "Describe the runs and claims of a page; nothing is executed or written."
+    "Describe the runs and claims of a page; no run is executed."
+    from prism_nb.report.execution import execute_code  # here, since it takes seconds
     if not takes(page.table, 'max_hours'): return ''
     with tempfile.TemporaryDirectory() as folder:
         planned = replace(page, parameters=page.parameters | dict(max_hours=PLAN_ONLY, out=folder))
         try:
-            with use_archive(archive_of(page)):
-                execute_page(planned, Path(folder)/page.source.name)
+            with use_archive(archive_of(page)): execute_code(page.source, planned.accepted_parameters)
         except PlanError as e:
             files = [page.folder/f'{name}_records.csv' for name in (page.name, 'table1')]
             records = next((path for path in files if path.exists()), files[0])

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from .figures import plot_forest
-from .html import figure_html, html_table
+from .figures import figure_html, plot_forest
+from .html import html_table
 from .papermill import STUDY_DATASET, TABLES
 from .tables import VERDICT_MARKS, claims_table, format_difference, format_interval
 from ..study.archive import FILE_NAME, read_archive

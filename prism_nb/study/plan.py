@@ -21,7 +21,7 @@ from .estimate import dataset_stats, estimate, format_hours
 from .executor import Executor
 from .power import detectable_difference
 from .records import completed_record
-from .runs import Run
+from .runs import Run, clips_cache
 from .variance import VarianceComponents, variance_components
 from .verdicts import Claim
 
@@ -65,8 +65,9 @@ def stop_if_planning(
 ) -> None:
     "Raise `PlanError` with the runs and claims of a table if it is executed for a plan."
     if executor.max_hours != PLAN_ONLY: return
-    runs = {run.record_path(): run for of_row in rows.values() for run in of_row}
-    archived = find_archived(runs)
+    with clips_cache():
+        runs = {run.record_path(): run for of_row in rows.values() for run in of_row}
+        archived = find_archived(runs)
     missing = [run for path, run in runs.items() if path not in archived and completed_record(path) is None]
     hours = estimate(missing, dataset_stats(missing[0]), executor.num_workers(len(missing))).hours if missing else 0.
     planned = [vars(plan_claim(claim, rows)) for claim in claims]

@@ -11,7 +11,7 @@ import math
 from typing import cast
 
 import pandas as pd
-from scipy.special import stdtrit
+import scipy  # imports its modules when they are used
 
 from ..core.paths import facts_dir
 from ..core.registry import METHODS
@@ -100,7 +100,7 @@ def paired_interval(
     n = len(differences)
     effect, sd = float(cast(float, differences.mean())), float(cast(float, differences.std()))
     known = n > 1 and sd > 0   # differences that are equal by chance say nothing about their scatter
-    half = float(stdtrit(n - 1, .975))*sd/math.sqrt(n) if known else math.inf
+    half = float(scipy.special.stdtrit(n - 1, .975))*sd/math.sqrt(n) if known else math.inf
     verdict = 'higher' if effect - half > 0 else 'lower' if effect + half < 0 else 'cannot tell'
     if not (has_finished(a) and has_finished(b)): verdict = NOT_CONVERGED
     return dict(difference=effect, low=effect - half, high=effect + half, seeds=n, verdict=verdict)
