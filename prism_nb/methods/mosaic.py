@@ -8,7 +8,7 @@ __all__ = ['RATE_FACTORS', 'MOSAIC', 'grid', 'tile', 'untile', 'MosaicSet', 'sma
 # %% ../../nbs/methods/mosaic.ipynb #mos00003
 import math
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -62,10 +62,14 @@ class MosaicSet(SetWithoutKeyFrames):
     metadata: dict          # provenance; JSON
     TENSOR_FIELDS = dict(file='file', factor='factor', labels='labels')
 
+    @cached_property
+    def film(self) -> Tensor: # (T,rows·h,columns·w,3) uint8, on the CPU
+        "Decode the film; a set does so once, since no clip can be decoded without the others."
+        return torch.from_numpy(decode_clip(self.file.cpu().numpy().tobytes()))
+
     def dense(self, indices: Tensor) -> Tensor: # (n,) int64 → (n,T,3,H,W)
-        "Decode the film, and enlarge the clips at these indices."
-        film = torch.from_numpy(decode_clip(self.file.cpu().numpy().tobytes()))
-        small = untile(film, len(self))[indices.cpu()].to(self.file.device)
+        "Cut the clips at these indices out of the film, and enlarge them."
+        small = untile(self.film, len(self))[indices.cpu()].to(self.file.device)
         return enlarge(normalise(small), int(self.factor))
 
     def frames_per_video(self) -> list[float]:

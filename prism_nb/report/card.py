@@ -57,12 +57,15 @@ class Origin:
 # %% ../../nbs/report/card.ipynb #c913c8bb
 def describe(condensed: SyntheticDataset) -> str:
     "Describe what a set contains, in two sentences."
-    _, height, width = condensed.videos([0]).shape[-3:]
-    shape = f'{condensed.num_frames} frames of {height}×{width} pixels'
-    stored, dtype = sum(condensed.frames_per_video()), str(condensed.dtype).removeprefix('torch.')
+    frame = condensed.videos([0])[0, 0]
+    shape = f'{condensed.num_frames} frames of {frame.shape[1]}×{frame.shape[2]} pixels'
+    frames, dtype = sum(condensed.frames_per_video()), str(condensed.dtype).removeprefix('torch.')
+    stored = f'{condensed.storage():,} bytes'
+    if condensed.PIXEL_FIELDS: stored = f'{frames:.4g} frames as {dtype}, in {stored}'
+    else: stored += f', as many as {condensed.storage()/frame.nbytes:.3g} frames take as {dtype}'
     return (f'{len(condensed)} synthetic videos of {shape}, of {len(condensed.class_names)} classes. They stand for '
             'the training clips of the source: a network is trained on them and classifies real clips. '
-            f'Stored are {stored:.4g} frames as {dtype}, in {condensed.storage():,} bytes.')
+            f'Stored are {stored}.')
 
 def loading_code(path: Path) -> str:
     "The five lines that load a set, from its folder."
