@@ -52,7 +52,7 @@ site: .venv/site
 	$(BIN)/sphinx-build -b html -W -n --keep-going -q -c docs -d build/doctrees build/pages build/site
 	@echo 'The site: build/site/index.html'
 
-# A picture of every page, at both widths, is left in build/screens.
+# A picture of every page, at both widths, is left in build/screens, except in CI.
 test-site: site
 	rm -rf build/screens
 	$(BIN)/python -m pytest -q -n 2 tests/site
