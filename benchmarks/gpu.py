@@ -161,7 +161,7 @@ def agreement(session):
     """Compare an iteration of every objective and parameterization with the CPU, and insertions."""
     size, rows = session.scale.agreement, []
     clips = random_clips(size.classes, size.batch, size.frames, size.pixels)
-    for objective, parameterization in combinations():
+    for objective, parameterization in combinations(session.scale):
         for dtype in ("float64", "float32"):
             call = partial(compare_iteration, clips, objective, parameterization, size, dtype)
             row = session.attempt(f"{objective}, {parameterization}, {dtype}", 15, call)

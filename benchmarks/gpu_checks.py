@@ -7,7 +7,7 @@ import tempfile
 import time
 from contextlib import contextmanager
 from functools import partial
-from itertools import product
+from itertools import cycle, islice, product
 from pathlib import Path
 
 import torch
@@ -53,10 +53,13 @@ def relative_error(a, b):
     return ((a - b).norm() / b.norm()).item()
 
 
-def combinations():
-    """List every objective with every parameterization that learns and has a condensed set."""
+def combinations(scale):
+    """List objectives with parameterizations that learn and have a condensed set: all pairs, or each of both once."""
     names = [name for name, part in PARAMETERIZATIONS.items() if not part.is_stage and part.learning_rates]
-    return [*product(OBJECTIVES, names)]
+    if scale.all_pairs:
+        return [*product(OBJECTIVES, names)]
+    pairs = max(len(OBJECTIVES), len(names))
+    return [*islice(zip(cycle(OBJECTIVES), cycle(names)), pairs)]
 
 
 # Of objectives that have some.

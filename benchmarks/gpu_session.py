@@ -56,6 +56,7 @@ class Scale:
     large = Size(16, 112, classes=50)   # the paper's miniUCF
     small = Size(8, 64, classes=50)
     agreement = Size(8, 48, classes=4, batch=8, width=0.25)   # of what the CPU computes, too
+    all_pairs = True      # of objectives and parameterizations agree with the CPU; otherwise each of them once
     check = Size(8, 64, classes=10, width=0.5)                # of what is computed twice
     rounds = 5            # that are timed
     shapes, copied = None, 2**28   # of matrix products, None: a GPU's; float32 values
@@ -75,6 +76,7 @@ class SmallScale(Scale):
     large = Size(4, 52, classes=2, batch=2, width=0.125)
     small = Size(4, 48, classes=2, batch=2, width=0.125)
     agreement = Size(4, 48, classes=2, batch=8, width=0.125)
+    all_pairs = False
     check = Size(4, 48, classes=2, width=0.125)
     rounds = 1
     shapes, copied = [(64, 64, 64)], 2**10
