@@ -98,7 +98,7 @@ def without_av(tmp_path_factory):
 def records(clips_file, without_av, tmp_path_factory):
     """The records of a whole run with small sizes, and what it printed."""
     out = tmp_path_factory.mktemp("gpu") / "out"
-    finished = run_script(*TRIAL, "--budget", "6m", "--out", out, "--clips", clips_file, path=[without_av])
+    finished = run_script(*TRIAL, "--budget", "10m", "--out", out, "--clips", clips_file, path=[without_av])
     assert finished.returncode == 0, finished.stderr
     return out, finished.stdout
 
