@@ -78,7 +78,12 @@ class Candidate:
     clip: CoarseClip   # as it is stored then
     distances: Tensor  # (n,), squared, of the clip to each real one
     numbers: int       # colour values more than before
-    nearest: Tensor    # (n,), squared distance of each real clip to the nearest stored one then
+    decrease: float    # of the distortion
+
+    @property
+    def worth(self) -> float:
+        "Decrease of the distortion for each number."
+        return self.decrease/self.numbers
 
 # %% ../../nbs/methods/rate_distortion.ipynb #alc00013
 class Allocation:
@@ -114,18 +119,16 @@ class Allocation:
 
     def candidates(self) -> Iterator[Candidate]:
         "List what could be stored next."
+        now = self.nearest()
+        def decrease(nearest): return (now - nearest).mean().item()
         for i, ((before, _), refined) in enumerate(zip(self.stored, self.refined)):
             others = self.nearest(without=i)
             for clip, distances in refined:
                 kind = 'resolution' if clip.factor < before.factor else 'key frame'
-                yield Candidate(kind, i, clip, distances, clip.numbers - before.numbers, others.minimum(distances))
-        now = self.nearest()
+                more = clip.numbers - before.numbers
+                yield Candidate(kind, i, clip, distances, more, decrease(others.minimum(distances)))
         for i, (clip, distances) in enumerate(self.unused):
-            yield Candidate('clip', i, clip, distances, clip.numbers, now.minimum(distances))
-
-    def worth(self, candidate: Candidate) -> float:
-        "Compute by how much a candidate lowers the distortion for each number."
-        return (self.nearest() - candidate.nearest).mean().item()/candidate.numbers
+            yield Candidate('clip', i, clip, distances, clip.numbers, decrease(now.minimum(distances)))
 
     def take(self, candidate: Candidate) -> None:
         "Store one thing more."
@@ -147,7 +150,7 @@ def spend(
         rest = budget - allocation.numbers
         fitting = [candidate for candidate in allocation.candidates() if candidate.numbers <= rest]
         if not fitting: return taken
-        taken.append(max(fitting, key=allocation.worth))
+        taken.append(max(fitting, key=lambda candidate: candidate.worth))
         allocation.take(taken[-1])
 
 # %% ../../nbs/methods/rate_distortion.ipynb #alc00028
@@ -157,6 +160,7 @@ def split_blocks(frames: Tensor, parts: int) -> Tensor: # (K,3,p·h,p·w) → (K
     cut = frames.view(K, channels, parts, height//parts, parts, width//parts)
     return cut.permute(0, 2, 4, 1, 3, 5).flatten(0, 2)
 
+# %% ../../nbs/methods/rate_distortion.ipynb #alc00060
 def join_blocks(blocks: Tensor, parts: int) -> Tensor: # (K·p²,3,h,w) → (K,3,p·h,p·w)
     "Put frames together from their blocks."
     grid = blocks.view(-1, parts, parts, *blocks.shape[1:]).permute(0, 3, 1, 4, 2, 5)
@@ -251,6 +255,7 @@ class RDTileOptions:
         for name, least in dict(factor=1, num_key_frames=2, feature_epochs=1).items():
             check_min(name, getattr(self, name), least)
 
+# %% ../../nbs/methods/rate_distortion.ipynb #alc00061
 def trained_embedding(
     condenser: Condenser,
     options: RDTileOptions
