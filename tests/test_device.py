@@ -24,6 +24,7 @@ from prism_nb.core.registry import METHODS, OBJECTIVES, PARAMETERIZATIONS
 from prism_nb.core.rng import fork_rng_at, seeded_generator
 from prism_nb.data.clips import from_array, gpu_pixels
 from prism_nb.evaluation import TrainConfig, evaluate
+from prism_nb.methods import rate_distortion
 from prism_nb.methods.coresets import extract_features
 from prism_nb.networks import autocast_precision, build
 from prism_nb.recipe import make_recipe
@@ -101,6 +102,22 @@ def test_every_method_condenses_as_on_the_cpu(method, objective, device, clips, 
         assert torch.equal(here.key_frames, expected.key_frames)
         assert here.key_frames.all()
         assert (here.inserted_at >= 0).any()
+
+
+def test_tiles_of_mixed_resolution_are_those_of_the_cpu(device, clips, monkeypatch):
+    def played():
+        source = rate_distortion.CoarseVariants(clips.train, 4, 2)
+        videos = source.videos([0, 1, 2, 3])
+        keys = [rate_distortion.evenly_spaced_keys(n, FRAMES) for n in (2, 3)]
+        stored = [rate_distortion.CoarseClip(video.cpu(), f, k) for video, f, k in zip(videos, (4, 1), keys)]
+        tiles = rate_distortion.RDTiles([stored], 4)
+        tiles.dense().square().sum().backward()
+        packed = tiles.to_condensed(torch.tensor([0, 0]), ["jump"], None)
+        return videos, tiles.dense().detach(), tiles.blocks.grad, packed.to(videos.device).videos()
+    here, expected = played(), on_cpu(played, monkeypatch, device)
+    assert {tensor.device.type for tensor in here} == {device.type}
+    for one, other in zip(here, expected):
+        assert_same(one, other, device)
 
 
 @pytest.mark.parametrize("pick", ["all", "most-negative", "random"])

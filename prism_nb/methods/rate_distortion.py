@@ -36,6 +36,7 @@ def play(
     factor: int      # f
 ) -> Tensor:         # (n,T,3,H,W), with a graph to `frames`
     "Play videos that are stored as key frames below full resolution."
+    is_key = is_key.to(frames.device)
     small = frames.new_zeros(*is_key.shape, *frames.shape[1:])
     small[is_key] = frames
     return enlarge(interpolate(small, is_key), factor)
