@@ -121,6 +121,7 @@ def serious(page, options, within=None):
 
 
 FLATTEN_CODE = "document.querySelectorAll('.highlight pre').forEach(e => e.textContent = e.textContent)"
+NEXT_FRAME = "() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))"
 REMEMBER_SHOWN = "document.querySelectorAll('*').forEach(e => e.wasShown = e.checkVisibility())"
 MARK_SHOWN = """[...document.querySelectorAll('*')].filter(e => e.checkVisibility() && !e.wasShown).map(
     e => e.setAttribute('data-shown', '')).length"""
@@ -144,6 +145,7 @@ def test_a_page_in_a_browser(page, visit, address, looks):
         assert serious(view, OTHERS) == ""
         view.evaluate(REMEMBER_SHOWN)
         view.set_viewport_size(dict(width=NARROW, height=900))
+        view.evaluate(NEXT_FRAME)   # before it the page has not heard of its new width
         check_width(view, NARROW, picture)
         assert serious(view, OF_A_WIDTH) == ""
         assert not view.evaluate(MARK_SHOWN) or serious(view, OTHERS, "[data-shown]") == ""
