@@ -38,7 +38,23 @@ def decode_clip(encoded, shape):
 
 def pixel_hash(pixels):
     """Hash decoded pixels."""
-    return content_hash({"pixels": torch.from_numpy(np.ascontiguousarray(pixels))})
+    return content_hash({"pixels": torch.from_numpy(np.array(pixels))})
+
+
+def pack(pixels):
+    """Encode clips (n,T,H,W,3): the bytes of all pictures, the ends of each, and the hash of the pixels."""
+    encoded = [encode_clip(np.asarray(clip)) for clip in pixels]
+    tensors = dict(webp=np.concatenate(encoded), ends=np.cumsum([len(picture) for picture in encoded]))
+    return tensors, pixel_hash(pixels)
+
+
+def unpack(tensors, shape, expected, path):
+    """Decode what `pack` returned; other pixels than those that were packed are an error that names the file."""
+    pictures = np.split(tensors["webp"], tensors["ends"][:-1])
+    pixels = np.stack([decode_clip(picture, tuple(shape)[1:]) for picture in pictures])
+    if pixel_hash(pixels) != expected:
+        raise PrismError(f"{path}: OpenCV {cv2.__version__} decodes other pixels than those that were written")
+    return pixels
 
 
 def load_dataset(root):
@@ -63,17 +79,16 @@ def prepare(path, root):
     """Decode J-HMDB into one file, and read it again to check it."""
     clips, train = load_dataset(root)
     pixels = clips.pixels[clips.offsets]
-    encoded = [encode_clip(clip) for clip in pixels]
+    packed, hashed = pack(pixels)
     sources, source = np.unique(clips.source_videos, return_inverse=True)
     tensors = dict(
-        webp=np.concatenate(encoded),                            # of all clips
-        ends=np.cumsum([len(picture) for picture in encoded]),   # (n,) of their pictures
-        labels=clips.labels,                                     # (n,)
-        train=train,                                             # (splits,n) bool
-        source=source,                                           # (n,) an index into the source videos
+        **packed,
+        labels=clips.labels,   # (n,)
+        train=train,           # (splits,n) bool
+        source=source,         # (n,) an index into the source videos
     )
     metadata = dict(dataset=DATASET, shape=pixels.shape, class_names=clips.class_names, source_videos=sources.tolist(),
-                    geometry=clips.geometry, content_hash=pixel_hash(pixels))
+                    geometry=clips.geometry, content_hash=hashed)
     save_tensors(path, {name: torch.from_numpy(value) for name, value in tensors.items()}, **metadata)
     load_prepared(path)
 
@@ -86,11 +101,7 @@ class PreparedClips:
         if "shape" not in self.metadata or "webp" not in tensors:
             raise PrismError(f"{path} does not hold clips; write such a file with --prepare")
         self.tensors = {name: tensor.numpy() for name, tensor in tensors.items()}
-        shape = tuple(self.metadata["shape"])
-        pictures = np.split(self.tensors["webp"], self.tensors["ends"][:-1])
-        self.pixels = np.stack([decode_clip(picture, shape[1:]) for picture in pictures])
-        if pixel_hash(self.pixels) != self.metadata["content_hash"]:
-            raise PrismError(f"{path}: OpenCV {cv2.__version__} decodes other pixels than those that were written")
+        self.pixels = unpack(self.tensors, self.metadata["shape"], self.metadata["content_hash"], path)
 
     def split(self, number):
         """Return the clips of an official split, counted from 1."""

@@ -87,6 +87,14 @@ def decoded_data(tmp_path_factory):
     return data
 
 
+@pytest.fixture(scope="session")
+def without_av(tmp_path_factory):
+    """A folder that hides PyAV from the processes that have it on their path."""
+    folder = tmp_path_factory.mktemp("hidden")
+    (folder / "av.py").write_text("raise ModuleNotFoundError(\"No module named 'av'\", name='av')\n")
+    return folder
+
+
 @pytest.fixture
 def data_dir(tmp_path, decoded_data):
     """A data folder of the test's own, with the small data set decoded."""

@@ -87,14 +87,6 @@ def clips_file(made_jhmdb, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def without_av(tmp_path_factory):
-    """A folder that hides PyAV from the processes that have it on their path."""
-    folder = tmp_path_factory.mktemp("hidden")
-    (folder / "av.py").write_text("raise ModuleNotFoundError(\"No module named 'av'\", name='av')\n")
-    return folder
-
-
-@pytest.fixture(scope="module")
 def records(clips_file, without_av, tmp_path_factory):
     """The records of a whole run with small sizes, and what it printed."""
     out = tmp_path_factory.mktemp("gpu") / "out"

@@ -8,7 +8,7 @@ __all__ = ['MOTION_NOTE', 'README_REPORTS', 'read_csv_or_empty', 'subtitle', 'av
            'read_table1', 'of_paper_protocol', 'chance_percent', 'readme_table', 'readme_claims', 'outcome_counts',
            'main_methods_at_more_videos', 'read_json_or_empty', 'gpu_measured', 'grid_hours', 'readme_gpu',
            'PageResult', 'require_clone', 'run_page', 'unfinished', 'publish', 'study_pages', 'search_rates',
-           'run_study', 'plan_page', 'plan_study']
+           'run_study', 'plan_page', 'describe_page', 'plan_study']
 
 # %% ../../nbs/report/front.ipynb #i060516e
 import html
@@ -390,20 +390,27 @@ def run_study(
     yield PageResult(write_index(folder))
 
 # %% ../../nbs/report/front.ipynb #frt00032
-def plan_page(page: Page) -> str: # '': it needs no runs
-    "Describe the runs and claims of a page; no run is executed."
+def plan_page(page: Page) -> PlanError|None: # None: it needs no runs
+    "Execute the notebook of a page as far as its runs, and return what it would run."
     from prism_nb.report.execution import execute_code  # here, since it takes seconds
-    if not takes(page.table, 'max_hours'): return ''
+    if not takes(page.table, 'max_hours'): return None
     with tempfile.TemporaryDirectory() as folder:
         planned = replace(page, parameters=page.parameters | dict(max_hours=PLAN_ONLY, out=folder))
         try:
             with use_archive(archive_of(page)): execute_code(page.source, planned.accepted_parameters)
         except PlanError as e:
-            files = [page.folder/f'{name}_records.csv' for name in (page.name, 'table1')]
-            records = next((path for path in files if path.exists()), files[0])
-            source = f'{records.parent.name}/{records.name}'
-            return describe_plan(TABLES[page.table][1], json.loads(str(e)), committed_components(records), source)
-    return ''
+            return e
+    return None
+
+# %% ../../nbs/report/front.ipynb #frt000b3
+def describe_page(page: Page) -> str: # '': it needs no runs
+    "Describe the runs and claims of a page; no run is executed."
+    planned = plan_page(page)
+    if not planned: return ''
+    files = [page.folder/f'{name}_records.csv' for name in (page.name, 'table1')]
+    records = next((path for path in files if path.exists()), files[0])
+    source = f'{records.parent.name}/{records.name}'
+    return describe_plan(TABLES[page.table][1], json.loads(str(planned)), committed_components(records), source)
 
 # %% ../../nbs/report/front.ipynb #frt000b2
 def plan_study(
@@ -416,4 +423,4 @@ def plan_study(
 ) -> Iterator[str]:                 # of each table
     "Describe the runs of each table, their hours, and the smallest difference that each of its claims can find."
     for page in study_pages(profile, dataset, tables, root, methods, **parameters):
-        if text := plan_page(page): yield text
+        if text := describe_page(page): yield text

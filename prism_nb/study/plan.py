@@ -32,6 +32,12 @@ PLAN_ONLY = -1.   # in place of the hours that runs may take: nothing is execute
 
 class PlanError(PrismError):
     "What a table would run, as JSON, in place of running it."
+    def __init__(self,
+        planned: str,
+        missing: list[Run]   # whose records are neither here nor in the archive
+    ):
+        super().__init__(planned)
+        self.missing = missing
 
 # %% ../../nbs/study/plan.ipynb #pln000b6
 @dataclass(frozen=True)
@@ -71,7 +77,7 @@ def stop_if_planning(
     missing = [run for path, run in runs.items() if path not in archived and completed_record(path) is None]
     hours = estimate(missing, dataset_stats(missing[0]), executor.num_workers(len(missing))).hours if missing else 0.
     planned = [vars(plan_claim(claim, rows)) for claim in claims]
-    raise PlanError(json.dumps(dict(runs=len(runs), missing=len(missing), hours=hours, claims=planned)))
+    raise PlanError(json.dumps(dict(runs=len(runs), missing=len(missing), hours=hours, claims=planned)), missing)
 
 # %% ../../nbs/study/plan.ipynb #pln00011
 ASSUMED = {   # videos per class → scatter

@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['AUTO', 'INPUT_8x48', 'INPUT_8x64', 'INPUT_16x112', 'DEFAULT', 'SMOKE_DEFAULTS', 'SMOKE', 'SMOKE_PROFILE',
-           'MOTIONSHAPES_STEPS', 'FEW_SEEDS', 'MOTIONSHAPES_QUICK', 'REAL_QUICK', 'OWN_QUICK', 'QUICK_PROFILE',
-           'STATIC_LR', 'WANG_RATES', 'UCF_RATES', 'HMDB51_RATES', 'REAL_PAPER', 'PAPER_PROFILE', 'PROFILES',
-           'StudyConfig', 'for_headline', 'as_chosen', 'wang_rates', 'motionshapes_quick', 'chosen_training', 'table_a',
-           'get_config']
+           'MOTIONSHAPES_STEPS', 'FEW_SEEDS', 'MOTIONSHAPES_QUICK', 'REAL_QUICK', 'OWN_QUICK', 'CROSSED_QUICK',
+           'QUICK_PROFILE', 'STATIC_LR', 'WANG_RATES', 'UCF_RATES', 'HMDB51_RATES', 'REAL_PAPER', 'PAPER_PROFILE',
+           'PROFILES', 'StudyConfig', 'for_headline', 'as_chosen', 'wang_rates', 'motionshapes_quick',
+           'chosen_training', 'table_a', 'get_config']
 
 # %% ../../nbs/study/profiles.ipynb #i02ec994
 from dataclasses import dataclass, field, replace
@@ -137,9 +137,11 @@ OWN_QUICK = replace(
     REAL_QUICK, recipe_defaults=REAL_QUICK.recipe_defaults | dict(width=.5),
     training=replace(REAL_QUICK.training, width=.5), full_training=replace(REAL_QUICK.full_training, width=.5),
     rates_are_guesses=True, protocol=dict(augmentation=AUTO, steps=AUTO))
-QUICK_PROFILE = {'motionshapes': MOTIONSHAPES_QUICK, DEFAULT: OWN_QUICK,
-                 'motionshapes-crossed': replace(MOTIONSHAPES_QUICK, dataset='motionshapes-crossed', protocols={},
-                                                 rates_are_guesses=True),
+CROSSED_QUICK = replace(
+    MOTIONSHAPES_QUICK, dataset='motionshapes-crossed', protocols={},
+    **motionshapes_quick(1, dm=dict(lr=25.), wang=wang_rates(480., .5, 100, 1e-3), prism=dict(lr=30.)),
+    per_vpc={5: motionshapes_quick(5, dm=dict(lr=31.25), wang=wang_rates(300., 10., 100, 1e-3), prism=dict(lr=150.))})
+QUICK_PROFILE = {'motionshapes': MOTIONSHAPES_QUICK, 'motionshapes-crossed': CROSSED_QUICK, DEFAULT: OWN_QUICK,
                  'jhmdb': replace(REAL_QUICK, dataset='jhmdb', split_ids=(1, 2, 3),
                                   training=replace(REAL_QUICK.training, retrieval=True))}
 

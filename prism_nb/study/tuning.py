@@ -26,13 +26,14 @@ from .runs import Run, make_runs
 
 # %% ../../nbs/study/tuning.ipynb #tun00006
 def best_value(
-    trials: pd.DataFrame   # value, top1_mean, top1_se, loss, failed
+    trials: pd.DataFrame   # value, top1_mean, top1_se, p_value (of guessing), loss, failed
 ) -> float:                # nan: every value has a run that failed
     "Choose the best of some values."
     good = trials.loc[trials.failed == 0]
     if good.empty: return math.nan
     best = good.loc[good.top1_mean.idxmax()]   # the first of equal ones
     margin = 0. if math.isnan(best.top1_se) else best.top1_se
+    if best.p_value > MAX_P: margin = math.inf   # all guess, so that accuracy tells nothing
     within = good.loc[good.top1_mean >= best.top1_mean - margin]
     return float(within.loc[within.loss.idxmin(), 'value'] if within.loss.notna().any() else best.value)
 

@@ -136,13 +136,14 @@ def measure_difference(
     "Measure the difference of a claim, with the pooled standard deviation."
     by_seed = claim.by_seed(rows)
     of_rows = Counter(evaluation_group(rows[row]) for row in claim.weights)   # number of rows of each group
-    variances = {group: count*components[group].paired_sd()**2/2 for group, count in of_rows.items()}
-    total = sum(variances.values())
-    squares = sum(variance**2/components[group].df for group, variance in variances.items() if components[group].df)
-    df = total**2/squares if squares else 0.
-    networks = min(components[group].networks for group in variances)
-    if df < 1 and len(by_seed) > 1:   # no two rows were evaluated alike, so that there is nothing to pool
-        total, df = float(np.var(by_seed.to_numpy(), ddof=1)), float(len(by_seed) - 1)
+    networks = min(components[group].networks for group in of_rows)
+    if all(components[group].df for group in of_rows):
+        variances = {group: count*components[group].paired_sd()**2/2 for group, count in of_rows.items()}
+        total = sum(variances.values())
+        df = total**2/sum(variance**2/components[group].df for group, variance in variances.items())
+    else:   # no row was evaluated as one of these was, so that there is nothing to pool
+        df = float(len(by_seed) - 1)
+        total = float(np.var(by_seed.to_numpy(), ddof=1)) if df else math.nan
     return Difference(float(by_seed.mean()), math.sqrt(total), df, len(by_seed), networks)
 
 # %% ../../nbs/study/verdicts.ipynb #vdc00019
