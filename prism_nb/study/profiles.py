@@ -137,10 +137,14 @@ OWN_QUICK = replace(
     REAL_QUICK, recipe_defaults=REAL_QUICK.recipe_defaults | dict(width=.5),
     training=replace(REAL_QUICK.training, width=.5), full_training=replace(REAL_QUICK.full_training, width=.5),
     rates_are_guesses=True, protocol=dict(augmentation=AUTO, steps=AUTO))
+
+# %% ../../nbs/study/profiles.ipynb #pfl00041
 CROSSED_QUICK = replace(
     MOTIONSHAPES_QUICK, dataset='motionshapes-crossed', protocols={},
     **motionshapes_quick(1, dm=dict(lr=25.), wang=wang_rates(480., .5, 100, 1e-3), prism=dict(lr=30.)),
     per_vpc={5: motionshapes_quick(5, dm=dict(lr=31.25), wang=wang_rates(300., 10., 100, 1e-3), prism=dict(lr=150.))})
+
+# %% ../../nbs/study/profiles.ipynb #pfl00042
 QUICK_PROFILE = {'motionshapes': MOTIONSHAPES_QUICK, 'motionshapes-crossed': CROSSED_QUICK, DEFAULT: OWN_QUICK,
                  'jhmdb': replace(REAL_QUICK, dataset='jhmdb', split_ids=(1, 2, 3),
                                   training=replace(REAL_QUICK.training, retrieval=True))}
