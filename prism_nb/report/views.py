@@ -234,21 +234,23 @@ def plot_bars(
 
 # %% ../../nbs/report/views.ipynb #2009b0de
 def plot_factors(
-    table: pd.DataFrame,    # with the columns of `factors.add_factors`
+    table: pd.DataFrame,    # row, vpc, method, and the columns of `factors.add_factors`
     factors: Factors,
     class_names: list[str]
 ) -> Figure:
     "Draw the accuracy of each row as its two factors; dotted lines are chance."
     chance = factor_chance(class_names, factors)
-    fig, ax = plt.subplots(figsize=(6, 3.2), layout='constrained')
+    fig, ax = plt.subplots(figsize=(6.5, 3.6), layout='constrained')
     group = np.linspace(1, 100, 100)
     for accuracy in (20, 40, 60, 80): ax.plot(group, 100*accuracy/group, color='.85', lw=1, zorder=0)
     ax.axvline(chance['group'], color='k', ls=':', lw=1)
     ax.axhline(chance['within'], color='k', ls=':', lw=1)
-    shown = cast(pd.DataFrame, table[table.group_mean.notna()])
-    for i, row in enumerate(shown.to_dict('records')):
-        ax.errorbar(row['group_mean'], row['within_mean'], row['within_sd'], row['group_sd'], fmt='osD^v'[i % 5],
-                    ms=5, color=find_method(row['method']).colour, capsize=2, label=row['row'])
+    for title, rows in table[table.group_mean.notna()].groupby('row', sort=False):
+        method = find_method(str(rows.method.iloc[0]))
+        ax.errorbar(rows.group_mean, rows.within_mean, rows.within_sd, rows.group_sd, fmt=method.marker + '-', ms=5,
+                    lw=.8, elinewidth=.5, color=method.colour, label=title)
+        for x, y, vpc in zip(rows.group_mean, rows.within_mean, rows.vpc):
+            ax.annotate(str(vpc), (x, y), (0, 4), textcoords='offset points', ha='center', fontsize=7)
     ax.set(xlim=(0, 103), ylim=(0, 103), xlabel=f'{factors.group} right [%]',
            ylabel=f'{factors.within}, given {factors.group} [%]')
     ax.legend(frameon=False, fontsize=7, loc='upper left', bbox_to_anchor=(1, 1))
