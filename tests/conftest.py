@@ -48,6 +48,14 @@ def call(*command, **environment):
                           env={**os.environ, **settings})
 
 
+def run_benchmark(script, *arguments, path=(), **environment):
+    """Run a script of benchmarks/ in a process of its own, with folders first on the path."""
+    places = os.pathsep.join(map(str, [*path, ROOT]))
+    settings = {**os.environ, "PYTHONPATH": places, "PYTHONDONTWRITEBYTECODE": "1", **environment}
+    command = [sys.executable, ROOT / "benchmarks" / script, *map(str, arguments)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=400, env=settings)
+
+
 def start(command, data, reports=None, **options):
     """Start `prism-nb` on a data folder; `options` are those of `subprocess.Popen`."""
     settings = {"PRISM_DATA": str(data), "PRISM_REPORTS": str(reports or data / "reports"), "PRISM_PROGRESS": "text"}

@@ -1,11 +1,9 @@
 """Runs that are computed where this project is not installed, without PyAV, and come back as an archive."""
-import os
 import shutil
-import subprocess
 import sys
 
 import pytest
-from conftest import ROOT
+from conftest import ROOT, run_benchmark
 
 from prism_nb.core.errors import PrismError
 from prism_nb.core.files import load_tensors, save_tensors
@@ -35,11 +33,9 @@ def runs_file(decoded_data, tmp_path_factory):
 
 
 def run_script(file, out, without_av, *options):
-    """Run the script in a process of its own, without PyAV and away from the data."""
-    settings = {**os.environ, "PYTHONPATH": f"{without_av}{os.pathsep}{ROOT}"}
-    del settings["PRISM_DATA"]
-    command = [sys.executable, BENCHMARKS / "study_elsewhere.py", file, "--out", out, "--workers", "1", *options]
-    return subprocess.run(command, cwd=out.parent, capture_output=True, text=True, timeout=200, env=settings)
+    """Run the script without PyAV and away from the data."""
+    arguments = (file, "--out", out, "--workers", "1", *options)
+    return run_benchmark("study_elsewhere.py", *arguments, path=[without_av], PRISM_DATA=str(out / "no data"))
 
 
 def test_runs_elsewhere_have_the_scores_of_runs_here(runs_file, without_av, tmp_path):

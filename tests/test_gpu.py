@@ -4,12 +4,13 @@ import os
 import shutil
 import subprocess
 import sys
+from functools import partial
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import BIN, ROOT
+from conftest import BIN, ROOT, run_benchmark
 
 from prism_nb.core.files import load_tensors, save_tensors
 from prism_nb.data.video import write_video
@@ -33,12 +34,7 @@ RECORDS = {"device.json", "tests.json", "agreement.csv", "determinism.json", "re
 SPLITS = {1: "1122", 2: "2211", 3: "1212"}   # 1: training, 2: test; of the four clips of a class
 
 
-def run_script(*arguments, path=(), **environment):
-    """Run the script in a process of its own, with folders first on the path."""
-    places = os.pathsep.join(map(str, [*path, ROOT]))
-    settings = {**os.environ, "PYTHONPATH": places, "PYTHONDONTWRITEBYTECODE": "1", **environment}
-    command = [sys.executable, BENCHMARKS / "gpu.py", *map(str, arguments)]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=400, env=settings)
+run_script = partial(run_benchmark, "gpu.py")
 
 
 @pytest.fixture
